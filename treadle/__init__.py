@@ -1,0 +1,1 @@
+"""treadle: write it eagerly, run it as one compiled graph."""

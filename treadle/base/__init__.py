@@ -1,0 +1,1 @@
+"""Names, units, settings and errors: what every other room may use."""

@@ -1,0 +1,63 @@
+"""The contraction kernel: C[b, m, n] = epilogue(sum over k of A[b, m, k] * B[b, k, n]).
+
+Matmul in every transposition, batched matmul, einsum of two operands, and convolution forward, by
+data and by weight are this one loop with other addresses. `b`, `m`, `n` and `k` are each a list
+of dimensions, and every operand's address is a sum of `index * stride` over its dimensions, so a
+convolution is a contraction whose A strides overlap (windows over a padded, channels-last image).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.base.dtype import DType
+from treadle.ir.loop import Expr, Param
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Which dimensions of a class an operand varies along with unit stride, baked into the code.
+
+    `unit` is `"m"`, `"n"`, `"k"` or `""`: the class whose *last* dimension has stride 1.
+    """
+
+    dtype: DType
+    unit: str
+
+
+@dataclass(slots=True, eq=False)
+class Contraction:
+    """One contraction pattern; extents and strides are run-time sizes of the launch.
+
+    `dims` counts the dimensions of each class (b, m, n, k); classes may be empty (extent 1).
+    `outputs` are expressions over `Var("acc")` (dtype `accumulator`) and `Var("e0")`, `Var("e1")`
+    ... (the extra operands), one per stored output.
+
+    Buffers of the launch, in order: A, B, extras, outputs. Sizes of the launch, in order: the
+    extents (b dims, m dims, n dims, k dims), then for A, B, each extra and each output its
+    strides in elements along all of those dimensions in the same order (0 where it does not vary).
+    """
+
+    name: str
+    dims: tuple[int, int, int, int]
+    a: Operand
+    b: Operand
+    extras: tuple[Operand, ...]
+    out: tuple[Operand, ...]
+    accumulator: DType
+    outputs: tuple[Expr, ...]
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The buffers of the launch."""
+        return (
+            Param("a", self.a.dtype),
+            Param("b", self.b.dtype),
+            *(Param(f"e{i}", e.dtype) for i, e in enumerate(self.extras)),
+            *(Param(f"o{i}", o.dtype, "out") for i, o in enumerate(self.out)),
+        )
+
+    @property
+    def sizes(self) -> int:
+        """The number of run-time sizes."""
+        return sum(self.dims) * (3 + len(self.extras) + len(self.out))

@@ -1,0 +1,242 @@
+"""The loop nest: one kernel as a tree of statements and expressions.
+
+    kernel = Kernel(name, params, sizes, body)
+    stmt   = Block(body) | For(var, stop, body, kind) | If(condition, then, otherwise)
+           | Let(var, value) | Alloc(name, dtype, size, space) | Store(buffer, index, value)
+           | Accumulate(buffer, index, op, value) | Barrier() | Call(name, args)
+    expr   = Var(name, dtype) | Const(value, dtype) | Size(index) | Load(buffer, index, dtype)
+           | Unary(op, x) | Binary(op, a, b) | Select(condition, a, b) | Cast(x, dtype)
+           | Intrinsic(name, args, dtype)
+
+Buffers are flat: an index is one int64 expression in elements. Extents and strides are `Size`s,
+read at run time, so one kernel serves every shape of its pattern; only what changes the shape of
+good code (a stride of 1 on the vector loop, small windows) is a `Const`.
+
+Names of operators:
+    Unary      neg abs not sqrt rsqrt exp exp2 log log2 log1p expm1 sin cos tan tanh sigmoid erf
+               floor ceil round trunc isnan isinf isfinite sign reciprocal
+    Binary     add sub mul div floordiv mod rem pow max min atan2 and or xor shl shr
+               lt le gt ge eq ne    (comparisons give bool)
+    Accumulate add mul max min and or
+    Intrinsic  philox(key, counter) -> uint32 · check(value, ok, code) -> value, and fault `code`
+               where ok is false · bitcast(x)
+
+`max` and `min` give NaN if either side is NaN; `round` is to even; `floordiv` and `mod` follow
+Python (sign of the divisor); `rem` follows C; integer division by zero gives 0 (-1 for `rem` is
+never produced). `pow` on integers wraps. Bool is stored as one byte, 0 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from treadle.base import dtype as dt
+from treadle.base.dtype import DType
+
+COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+PREDICATES = frozenset({"isnan", "isinf", "isfinite"})
+
+
+class Expr:
+    """A value; `dtype` is known for every one."""
+
+    __slots__ = ()
+    dtype: Any
+
+
+# Nodes are immutable by convention; `frozen=True` would triple the cost of building them.
+@dataclass(slots=True, eq=False)
+class Var(Expr):
+    """A loop variable or a name bound by `Let`."""
+
+    name: str
+    dtype: DType = dt.int64
+
+
+@dataclass(slots=True, eq=False)
+class Const(Expr):
+    """A number known when the kernel is made."""
+
+    value: Any
+    dtype: DType = dt.int64
+
+
+@dataclass(slots=True, eq=False)
+class Size(Expr):
+    """The run-time integer number `index` of the launch: an extent, a stride or an offset."""
+
+    index: int
+    dtype: ClassVar[DType] = dt.int64
+
+
+@dataclass(slots=True, eq=False)
+class Load(Expr):
+    """The element of a buffer at a flat index."""
+
+    buffer: str
+    index: Expr
+    dtype: DType
+
+
+@dataclass(slots=True, eq=False)
+class Unary(Expr):
+    """An operator on one value."""
+
+    op: str
+    x: Expr
+    dtype: DType = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = dt.bool_ if self.op in PREDICATES else self.x.dtype
+
+
+@dataclass(slots=True, eq=False)
+class Binary(Expr):
+    """An operator on two values of one dtype."""
+
+    op: str
+    a: Expr
+    b: Expr
+    dtype: DType = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = dt.bool_ if self.op in COMPARISONS else self.a.dtype
+
+
+@dataclass(slots=True, eq=False)
+class Select(Expr):
+    """`a` where the condition holds, else `b`. Both are evaluated: indices must stay in bounds."""
+
+    condition: Expr
+    a: Expr
+    b: Expr
+    dtype: DType = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = self.a.dtype
+
+
+@dataclass(slots=True, eq=False)
+class Cast(Expr):
+    """A value converted to another dtype: to bool by `!= 0`, float to int towards zero."""
+
+    x: Expr
+    dtype: DType
+
+
+@dataclass(slots=True, eq=False)
+class Intrinsic(Expr):
+    """A named function that is no operator."""
+
+    name: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+
+class Stmt:
+    """An effect."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True, eq=False)
+class Block(Stmt):
+    """Statements in order."""
+
+    body: tuple[Stmt, ...]
+
+
+@dataclass(slots=True, eq=False)
+class For(Stmt):
+    """A loop of `var` over `0 .. stop-1`.
+
+    kind: `serial`; `parallel` (only outermost: its range is what the launch hands out in tasks);
+    `vector` (innermost: rendered in lanes with a scalar tail; `Accumulate` into a register or
+    at an index that does not use `var` becomes a reduction with several accumulators in a fixed
+    order); `unroll` (constant `stop`); `grid` and `block` for GPUs.
+    """
+
+    var: str
+    stop: Expr
+    body: Stmt
+    kind: str = "serial"
+
+
+@dataclass(slots=True, eq=False)
+class If(Stmt):
+    """One branch or the other."""
+
+    condition: Expr
+    then: Stmt
+    otherwise: Stmt | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Let(Stmt):
+    """Binds a value to a name for the rest of the enclosing block."""
+
+    var: str
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Alloc(Stmt):
+    """A local buffer. `register`: one element; `stack`: a small constant number of elements;
+    `scratch`: `size` elements of the thread's scratch memory. It starts undefined."""
+
+    name: str
+    dtype: DType
+    size: Expr
+    space: str = "register"
+
+
+@dataclass(slots=True, eq=False)
+class Store(Stmt):
+    """Writes an element."""
+
+    buffer: str
+    index: Expr
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Accumulate(Stmt):
+    """`buffer[index] = op(buffer[index], value)`."""
+
+    buffer: str
+    index: Expr
+    op: str
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Barrier(Stmt):
+    """All threads of a block arrive before any goes on (GPUs)."""
+
+
+@dataclass(slots=True, eq=False)
+class Call(Stmt):
+    """A call for its effect."""
+
+    name: str
+    args: tuple[Expr, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Param:
+    """A buffer of the launch. `mode` is `in`, `out` or `inout`."""
+
+    name: str
+    dtype: DType
+    mode: str = "in"
+
+
+@dataclass(slots=True, eq=False)
+class Kernel:
+    """One loop nest with its parameters: what is rendered, cached and launched."""
+
+    name: str
+    params: tuple[Param, ...]
+    sizes: int
+    body: Stmt
