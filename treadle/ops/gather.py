@@ -22,8 +22,9 @@ from treadle.ops.table import (
     make,
     no_lowering,
     per_input,
+    require_same_dtype,
 )
-from treadle.ops.view import clamp
+from treadle.ops.view import clamp, slice_
 
 np = LazyModule("numpy")
 
@@ -168,4 +169,53 @@ SCATTER_ALONG: Final = Op(
         Sample((Arg((2, 3)), Arg((2, 3), dt.int64, 0, 4)), (0, (4, 5))),
     ),
     doc="zeros, to which g is added at index along one axis: the adjoint of take_along",
+)  # fmt: skip
+
+
+def _join_infer(*inputs: Any) -> tuple[Shape, DType]:
+    *parts, axis = inputs
+    shape = list(parts[0].shape)
+    shape[axis] = sum(x.shape[axis] for x in parts)
+    return tuple(shape), require_same_dtype("cat", *parts)
+
+
+def _join_lower(node: Node, index: Index, read: Read) -> Expr:
+    (axis,) = node.attrs
+    i = index[axis]
+    start = node.shape[axis]
+    value: Expr | None = None
+    for k in reversed(range(len(node.inputs))):
+        extent = node.inputs[k].shape[axis]
+        start -= extent
+        if extent == 0:
+            continue
+        shifted = i if start == 0 else Binary("sub", i, integer(start))
+        part = read(k, (*index[:axis], clamp(shifted, extent), *index[axis + 1 :]))
+        inside = Binary("lt", i, integer(start + extent))
+        value = part if value is None else Select(inside, part, value)
+    return Const(0, node.dtype) if value is None else value
+
+
+def _join_gradient(node: Node, g: Node, i: int) -> Node:
+    (axis,) = node.attrs
+    start = sum(x.shape[axis] for x in node.inputs[:i])
+    shape = node.inputs[i].shape
+    starts = tuple(start if a == axis else 0 for a in range(len(shape)))
+    stops = tuple(a + n for a, n in zip(starts, shape, strict=True))
+    return slice_(g, starts, stops, (1,) * len(shape))
+
+
+def _join_ref(*inputs: Any) -> Any:
+    *parts, axis = inputs
+    return np.concatenate(parts, axis)
+
+
+JOIN: Final = Op(
+    name="join", kind="gather", attr_names=("axis",), infer=_join_infer, vjp=_join_gradient,
+    lower=_join_lower, ref=_join_ref,
+    samples=(
+        Sample((Arg((2, 3)), Arg((4, 3)), Arg((1, 3))), (0,)),
+        Sample((Arg((2, 3), dt.int64), Arg((2, 1), dt.int64)), (1,)),
+    ),
+    doc="the inputs one after another along an axis",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, Final
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
-from treadle.base.errors import DTypeError
+from treadle.base.errors import DTypeError, IndexBoundsError
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import Shape
 from treadle.ir.loop import Binary, Cast, Const, Expr, Intrinsic, Select, Unary
@@ -386,13 +386,44 @@ def _check_lower(node: Node, index: Index, read: Read) -> Expr:
     return Intrinsic("check", (x, ok, Const(node.attrs[0], dt.int64)), node.dtype)
 
 
+def _check_ref(x: Any, ok: Any, message: str) -> Any:
+    if not np.all(ok):
+        raise IndexBoundsError(message)
+    return x
+
+
 CHECK: Final = Op(
     name="check", kind="pointwise", attr_names=("message",), infer=_check_infer,
     vjp=per_input(lambda n, g: g, lambda n, g: None), lower=_check_lower,
-    ref=lambda x, ok, message: x,
+    ref=_check_ref,
     samples=(Sample((Arg((3,)), Arg((3,), dt.bool_, 1.0, 1.0)), ("x",)),),
     doc="x, and the run fails with the message where ok is false",
 )  # fmt: skip
+
+
+# --- rectifier -------------------------------------------------------------------------------
+
+
+def _relu_lower(node: Node, index: Index, read: Read) -> Expr:
+    return Binary("max", read(0, index), Const(0, node.dtype))
+
+
+def _relu_gradient(node: Node, g: Node) -> Node:
+    # By the result, not the input: a matmul need not keep what was there before the rectifier.
+    return where(gt(node, like(0, node)), g, like(0, g))
+
+
+RELU: Final = Op(
+    name="relu",
+    kind="pointwise",
+    attr_names=(),
+    infer=lambda x: (x.shape, x.dtype),
+    vjp=per_input(_relu_gradient),
+    lower=_relu_lower,
+    ref=lambda x: np.maximum(x, x.dtype.type(0)),
+    samples=(Sample((Arg((3, 5)),)), Sample((Arg((3, 5), dt.float64),))),
+    doc="max(x, 0)",
+)
 
 
 # --- node constructors: what gradient rules and graph passes write with ------------------------

@@ -403,6 +403,19 @@ SPREAD: Final = Op(
 )  # fmt: skip
 
 
+ALIAS: Final = Op(
+    name="alias",
+    kind="view",
+    attr_names=(),
+    infer=lambda x: (x.shape, x.dtype),
+    vjp=per_input(lambda n, g: g),
+    lower=lambda node, index, read: read(0, index),
+    ref=lambda x: x,
+    samples=(Sample((Arg((3, 4)),)),),
+    doc="the same value as another one for autograd: detach, leaves, results of a Function",
+)
+
+
 # --- node constructors -----------------------------------------------------------------------
 
 
