@@ -225,7 +225,7 @@ def record_number(op: Op, x: Any, value: float, left: bool) -> Any:
     trace = recorder.trace
     a = x._pos if x._trace is trace and x._base is None else position(trace, x)
     start = trace.state
-    key = (op, a, left)
+    key = (op, a, "left" if left else "right")
     table = start.next if recorder.grad else start.next_constant
     state = table.get(key)
     if state is None:
