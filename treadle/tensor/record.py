@@ -233,7 +233,6 @@ def record_number(op: Op, x: Any, value: float, left: bool) -> Any:
         state = _extended(trace, table, key, op, (number, x) if left else (x, number))
     else:
         trace.leaves.append(value)
-    trace.leaves.append(value)
     trace.state = state
     out = hold(trace, state)
     if state.pos > recorder.limit:
