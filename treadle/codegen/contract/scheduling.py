@@ -15,8 +15,23 @@ from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
 from treadle.codegen.contract.flow import WORD
 from treadle.codegen.contract.layout import (
-    B, COMBINE, DIRECT, LOCAL, M, N, K, NUMBERS, PACK, PARTIAL, SHARED, WHOLE, Layout,
-)  # fmt: skip
+    BATCH,
+    COMBINE,
+    DIRECT,
+    LOCAL,
+    NUMBERS,
+    PACK,
+    PARTIAL,
+    SHARED,
+    WHOLE,
+    B,
+    K,
+    Layout,
+    M,
+    N,
+)
+from treadle.codegen.contract.panel import GROUP
+from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
 from treadle.ir.contraction import Contraction
 
@@ -57,9 +72,7 @@ class Schedule:
     workspace: int
 
 
-def schedule(
-    contraction: Contraction, sizes: Sequence[int], target: Machine
-) -> Schedule:
+def schedule(contraction: Contraction, sizes: Sequence[int], target: Machine) -> Schedule:
     """Cuts a contraction into launches.
 
     `sizes` are those of the launch as `Contraction` describes them: extents, then strides.
@@ -74,7 +87,7 @@ class _Planner:
         self.tile: Tile = choose(target, contraction.accumulator)
         self.sizes = coalesce(self.layout, sizes)
         self.batches, self.m, self.n, self.k = (
-            prod(self._extents(kind)) for kind in (B, M, N, K)
+            prod(self._extents(kind)) for kind in (BATCH, M, N, K)
         )
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
@@ -92,8 +105,8 @@ class _Planner:
         slices = self.numbers["slices"]
         steps = []
         if self.numbers["b_mode"] == SHARED:
-            panels = self._panels * self.numbers["k_blocks"] * self.batches
-            steps.append(self._step(PACK, panels, max(1, panels // _TASKS)))
+            groups = ceil(self._panels / GROUP) * self.numbers["k_blocks"] * self.batches
+            steps.append(self._step(PACK, groups, max(1, groups // _TASKS)))
         if slices > 1:
             steps.append(self._step(PARTIAL, blocks * slices, 1))
             steps.append(self._step(COMBINE, blocks, 1))
@@ -141,6 +154,7 @@ class _Planner:
         numbers.update(
             batches=self.batches, m=self.m, n=self.n, k=self.k, m_block=m_block, n_block=n_block,
             m_blocks=ceil(self.m / m_block), n_blocks=ceil(self.n / n_block),
+            panels=self._panels,
         )  # fmt: skip
 
     def _cut_slices(self) -> None:
@@ -159,14 +173,12 @@ class _Planner:
         c, numbers = self.c, self.numbers
         in_place = c.a.dtype is c.accumulator
         numbers["pack_a"] = int(not in_place or numbers["n_block"] >= _PACK_COLUMNS)
-        direct = (
-            c.b.unit == "n" and c.b.dtype is c.accumulator and prod(self._extents(K)[:-1]) == 1
-        )
+        direct = c.b.unit == "n" and c.b.dtype is c.accumulator and prod(self._extents(K)[:-1]) == 1
         numbers["b_mode"] = SHARED if numbers["m_blocks"] > 1 else LOCAL
         if direct and self.m <= 4 * self.tile.rows:
             numbers["b_mode"] = DIRECT
         if direct:
-            numbers["b_row"] = (self._strides(1, K) or [0])[-1] * self.tile.itemsize
+            numbers["b_row"] = (self._strides(B, K) or [0])[-1] * self.tile.itemsize
 
     def _place_scratch(self) -> int:
         numbers, tile = self.numbers, self.tile
@@ -175,19 +187,21 @@ class _Planner:
         row_bytes = tile.width * tile.itemsize
         kept = numbers["k_blocks"] > 1 or numbers["slices"] > 1
         numbers["end_size"] = row_table
+        numbers["row"] = row_bytes if kept else 0
         numbers["panel"] = m_block * row_bytes if kept else 0
         numbers["block"] = m_block * numbers["n_block"] * tile.itemsize
         places = {
+            "tabled": WORD,
             "rows": row_table,
             "steps": step_table,
             "b_steps": step_table,
-            "columns": (tile.width + TABLE_SLACK) * WORD,
+            "columns": (GROUP * tile.width + TABLE_SLACK) * WORD,
             "a_rows": row_table * pack_a,
             "a_steps": step_table * pack_a,
             "ends": row_table * len(self.layout.ends),
             "a_panels": (m_block * k_block * tile.itemsize + row_bytes) * pack_a,
             "b_panel": k_block * row_bytes,
-            "tiles": numbers["block"] if kept else m_block * row_bytes,
+            "tiles": numbers["block"] if kept else CHUNK * tile.rows * row_bytes,
         }
         total = 0
         for name, size in places.items():
