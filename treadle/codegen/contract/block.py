@@ -7,16 +7,16 @@ from typing import Any
 from treadle.codegen.contract.address import progression
 from treadle.codegen.contract.flow import WORD, call, function
 from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M
-from treadle.codegen.contract.panel import choose_panel
+from treadle.codegen.contract.panel import ROWS, Columns
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.value import Value, llvm_type
 
 
-def render_block_task(parts: Parts) -> Any:
+def render_block_task(parts: Parts, pack_group: Any) -> Any:
     """`block_task(slots, params, scratch, task)`: one block of the result, of a slice's sums, or
     of the sum of all slices. Tasks count blocks along m, then n, batches and slices."""
     made, f, args = function(parts.module, parts.target, f"{parts.symbol}.block_task", "pppi")
-    _Block(Frame(f, parts.layout, *args[:3]), parts, args[3]).emit()
+    _Block(Frame(f, parts.layout, *args[:3]), parts, pack_group, args[3]).emit()
     f.builder.ret_void()
     return made
 
@@ -28,7 +28,8 @@ def packed_tables(frame: Frame, parts: Parts) -> None:
     step = f.index(tile.rows * tile.itemsize)
     progression(f, frame.place("a_steps"), depth, f.index(0), step)
     with f.loop(0, frame.number("m_block"), tile.rows) as row:
-        start = f.address(frame.place("a_panels")) + row * depth * tile.itemsize
+        panel = f.div(row, tile.rows) * frame.number("a_panel")
+        start = f.address(frame.place("a_panels")) + panel
         at = f.at(frame.place("a_rows"), row * WORD)
         progression(f, at, f.index(tile.rows), start, f.index(tile.itemsize))
 
@@ -36,7 +37,7 @@ def packed_tables(frame: Frame, parts: Parts) -> None:
 class _Block:
     """Emits the work on one block."""
 
-    def __init__(self, frame: Frame, parts: Parts, task: Value) -> None:
+    def __init__(self, frame: Frame, parts: Parts, pack_group: Any, task: Value) -> None:
         self.frame = frame
         self.parts = parts
         self.f = f = frame.f
@@ -49,6 +50,7 @@ class _Block:
         self.start = piece * number("slice")
         self.rows = f.least(number("m") - self.m, number("m_block"))
         self.columns = f.least(number("n") - self.n, number("n_block"))
+        self.b = Columns(frame, parts, pack_group, self.batch, self.n, self.columns)
         self.partial = f.at(frame.workspace, number("partial") + task * number("block"))
         self.summing = number("phase").compare("ne", COMBINE)
         self.finishing = number("phase").compare("ne", PARTIAL)
@@ -96,12 +98,18 @@ class _Block:
         f, frame, parts = self.f, self.frame, self.parts
         tile, addresses = parts.tile, parts.addresses
         frame.fill_steps(addresses, k, depth)
-        with f.when(frame.number("pack_a") > 0), f.loop(0, self.rows, tile.rows) as row:
-            panel = row * frame.number("k_block") * tile.itemsize
+        with (
+            f.when(frame.number("pack_a") > 0),
+            f.loop(0, depth, ROWS) as step,
+            f.loop(0, self.rows, tile.rows) as row,
+        ):
+            panel = f.div(row, tile.rows) * frame.number("a_panel")
+            panel = panel + step * (tile.rows * tile.itemsize)
             whole = frame.whole(addresses, M, self.m + row, self.rows - row, tile.rows)
             call(
                 f, parts.pack_a, f.at(frame.place("a_panels"), panel),
-                f.at(frame.place("rows"), row * WORD), frame.place("steps"), depth, k,
+                f.at(frame.place("rows"), row * WORD), f.at(frame.place("steps"), step * WORD),
+                f.least(depth - step, ROWS), k + step,
                 addresses.extent(f, frame.params, K), f.flag(whole),
             )  # fmt: skip
 
@@ -115,7 +123,7 @@ class _Block:
         a_steps = f.builder.select(pack.raw, frame.place("a_steps"), frame.place("steps"))
         b, b_row = f.choice(frame.scratch), f.cell(f.index(0))
         with f.when(self.summing):
-            panel, row_bytes = choose_panel(frame, parts, self.batch, self.n + column, k, depth)
+            panel, row_bytes = self.b.panel(column, k, depth)
             b.set(panel)
             b_row.set(row_bytes)
         accumulate = f.flag(k > self.start)

@@ -10,7 +10,7 @@ from treadle.codegen.contract.block import packed_tables, render_block_task
 from treadle.codegen.contract.finish import RenderValue
 from treadle.codegen.contract.flow import Flow, call
 from treadle.codegen.contract.layout import PACK
-from treadle.codegen.contract.panel import render_pack_task
+from treadle.codegen.contract.panel import render_pack_group, render_pack_task
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.expressions import render_value as render_expression
 from treadle.codegen.target import Target
@@ -39,7 +39,8 @@ def render_contraction(
     if contraction.accumulator is dt.bool_ or contraction.accumulator in (dt.float16, dt.bfloat16):
         raise CompileError(f"a contraction cannot accumulate in {contraction.accumulator.name}")
     parts = Parts(module, contraction, target, symbol, render_value)
-    pack, block = render_pack_task(parts), render_block_task(parts)
+    pack_group = render_pack_group(parts)
+    pack, block = render_pack_task(parts, pack_group), render_block_task(parts, pack_group)
     word, pointer = ir.IntType(64), ir.PointerType()
     kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
     function = ir.Function(module, kind, symbol)

@@ -35,13 +35,15 @@ from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
 from treadle.ir.contraction import Contraction
 
-_PANEL_BYTES: Final = 24 << 10
-"""A panel of B stays in the first-level cache (32 KiB or more) while rows of A pass."""
-_A_BYTES: Final = 256 << 10
-"""A block of A stays in the second-level cache (512 KiB or more) while panels of B pass."""
+_PANEL_BYTES: Final = 128 << 10
+"""A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
+_A_BYTES: Final = 192 << 10
+"""A block of A stays there too (512 KiB or more) while panels of B pass."""
+_ROWS: Final = 4
+"""Tiles of the lowest block, as long as there is a choice."""
 _TASK: Final = 1 << 19
 """Multiply-adds worth a task of their own: about 10 microseconds."""
-_TASKS: Final = 64
+_TASKS: Final = 32
 """Enough tasks for any number of threads that we expect, with slack for uneven ones."""
 _PACK_COLUMNS: Final = 192
 """Columns against which packing A pays: below, its rows are read in place."""
@@ -143,12 +145,14 @@ class _Planner:
         work = self.batches * self.m * self.n * self.k
         wanted = min(_TASKS, max(1, work // _TASK))
         wanted = ceil(wanted / self.batches)
-        rows = max(tile.rows, _A_BYTES // (numbers["k_block"] * tile.itemsize))
-        m_blocks = max(1, round(self.m / rows)) if self.m > rows else 1
+        rows = max(_ROWS * tile.rows, _A_BYTES // (numbers["k_block"] * tile.itemsize))
+        m_blocks = ceil(self.m / rows)
         n_block = min(self._panels, max(1, _COLUMNS // tile.width))
-        if m_blocks < wanted:
-            n_blocks = ceil(wanted / m_blocks)
-            n_block = min(n_block, max(1, self._panels // n_blocks))
+        if m_blocks < wanted and self.m >= 2 * self.n:
+            m_blocks = min(wanted, ceil(self.m / (_ROWS * tile.rows)))
+        elif m_blocks < wanted:
+            m_blocks = max(1, self.m // rows)
+            n_block = min(n_block, max(1, self._panels // ceil(wanted / m_blocks)))
         m_block = _up(ceil(self.m / m_blocks), tile.rows)
         n_block = ceil(self._panels / ceil(self._panels / n_block)) * tile.width
         numbers.update(
@@ -185,6 +189,8 @@ class _Planner:
         m_block, k_block, pack_a = numbers["m_block"], numbers["k_block"], numbers["pack_a"]
         row_table, step_table = (m_block + TABLE_SLACK) * WORD, (k_block + TABLE_SLACK) * WORD
         row_bytes = tile.width * tile.itemsize
+        # Packing may write a vector too many behind each panel.
+        numbers["a_panel"] = _up((k_block * tile.rows + tile.lanes) * tile.itemsize, 64)
         kept = numbers["k_blocks"] > 1 or numbers["slices"] > 1
         numbers["end_size"] = row_table
         numbers["row"] = row_bytes if kept else 0
@@ -199,8 +205,8 @@ class _Planner:
             "a_rows": row_table * pack_a,
             "a_steps": step_table * pack_a,
             "ends": row_table * len(self.layout.ends),
-            "a_panels": (m_block * k_block * tile.itemsize + row_bytes) * pack_a,
-            "b_panel": k_block * row_bytes,
+            "a_panels": m_block // tile.rows * numbers["a_panel"] * pack_a,
+            "b_panel": k_block * row_bytes * GROUP,
             "tiles": numbers["block"] if kept else CHUNK * tile.rows * row_bytes,
         }
         total = 0
