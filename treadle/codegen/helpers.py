@@ -57,12 +57,13 @@ def _define_remainder(outer: Emit) -> ir.Function:
     digits_x, exponent_x = _decompose(size_x)
     digits_y, exponent_y = _decompose(size_y)
     first = Value(e, b.urem(digits_x.raw, digits_y.raw), dt.int64)
+    distance = exponent_x - exponent_y
     b.branch(loop)
 
     b.position_at_end(loop)
     rest, left = b.phi(first.raw.type), b.phi(first.raw.type)
     rest.add_incoming(first.raw, start)
-    left.add_incoming((exponent_x - exponent_y).raw, start)
+    left.add_incoming(distance.raw, start)
     remaining = Value(e, left, dt.int64)
     b.cbranch((remaining > 0).raw, step, done)
 

@@ -59,6 +59,7 @@ def _exact_power(x: Value, y: Value) -> Value:
     plain = y * log(x)
     edge = ~(plain.absolute() < 1000.0) | (product.absolute() > 1e300)
     result = exp(edge.where(plain, product))
+    edge = edge | result.equals(float("inf"))
     return edge.where(result, result.madd(lost, result))
 
 

@@ -66,7 +66,7 @@ _TAN_PI_8: Final = 0.41421356237309503
 
 def sin(x: Value) -> Value:
     """The sine of an angle in radians."""
-    return _quarter(x, 0)
+    return x.equals(0).where(x, _quarter(x, 0))
 
 
 def cos(x: Value) -> Value:
@@ -81,7 +81,7 @@ def tan(x: Value) -> Value:
     quadrant, high, low = _with_large(x, _reduced_64)
     sine, cosine = _sine_64(high, low), _cosine_64(high, low)
     odd = (quadrant & 1).compare("ne", 0)
-    return odd.where(-cosine, sine) / odd.where(sine, cosine)
+    return x.equals(0).where(x, odd.where(-cosine, sine) / odd.where(sine, cosine))
 
 
 def atan2(y: Value, x: Value) -> Value:
@@ -177,7 +177,9 @@ def _with_large(x: Value, near: Callable[[Value], _Angle]) -> _Angle:
     b = x.emit.builder
     before = b.block
     with b.if_then(large.any().raw, likely=False):
-        far = [large.where(f, c) for f, c in zip(reduce_large(x), close, strict=True)]
+        # The others would look for digits of 2/pi where there are none.
+        parts = reduce_large(large.where(x, 2.0 * _LARGE))
+        far = [large.where(f, c) for f, c in zip(parts, close, strict=True)]
         inside = b.block
     merged = []
     for there, here in zip(far, close, strict=True):

@@ -95,10 +95,12 @@ def _float_mod(a: Value, b: Value) -> Value:
 def _float_floordiv(a: Value, b: Value) -> Value:
     """Python's `//`; by zero it divides as `/` does."""
     remainder = float_remainder(a, b)
-    exact = (a - remainder) / b
+    quotient = nearest((a - remainder) / b)
     wrong = ((remainder < 0) ^ (b < 0)) & remainder.compare("ne", 0)
-    quotient = nearest(wrong.where(exact - 1.0, exact))
-    return b.equals(0).where(a / b, quotient)
+    quotient = wrong.where(quotient - 1.0, quotient)
+    divided = a / b
+    quotient = quotient.equals(0).where(quotient.copysign(divided), quotient)
+    return b.equals(0).where(divided, quotient)
 
 
 def _quotient(a: Value, b: Value) -> Value:
