@@ -21,13 +21,13 @@ from typing import Final
 
 # Offsets in the pool record. What different threads write lies on different pairs of cache lines.
 FIELDS: Final = {
-    # Set only while the pool is locked.
+    # Set by `configure`, while no run is going on.
     "threads": 0,
     "scratch": 8,
     "stride": 16,
     "spins": 24,
+    # Set before the first run.
     "yields": 32,
-    "patience": 40,
     "syscall": 64,
     "futex": 72,
     "yield": 80,
@@ -51,7 +51,7 @@ FIELDS: Final = {
 }
 POOL_BYTES: Final = 512
 LAUNCH_BYTES: Final = 40
-ENTRIES: Final = ("run", "run_timed", "enter", "worker", "wake", "lock", "unlock")
+ENTRIES: Final = ("run", "run_timed", "enter", "worker", "wake", "configure")
 
 # What a spinning thread does between two looks: the declaration and the call.
 _PAUSE: Final = {
@@ -75,7 +75,7 @@ def driver_ir(machine: str) -> str:
             i64 enter(ptr frame)                  run, in one argument: cheaper to call
             void worker(ptr pool, i64 id)         returns once threads <= id
             void wake(ptr pool)                   wakes sleeping workers
-            void lock(ptr pool), unlock(ptr pool) keep runs out
+            void configure(ptr pool, i64 threads, ptr scratch, i64 stride, i64 spins)
 
         A run returns 0, or `(launch index + 1) << 32 | code` of a fault. `times` receives the start
         and the stop of each launch in nanoseconds.
@@ -88,6 +88,7 @@ def driver_ir(machine: str) -> str:
             "declare i64 @llvm.smax.i64(i64, i64)",
             _sleeping(),
             _locking(pause),
+            _configure(),
             _work(),
             _share(pause),
             _worker(pause),
@@ -158,7 +159,7 @@ out:
 def _locking(pause: str) -> str:
     # 0 free, 1 taken, 2 taken and somebody may sleep on it.
     return f"""
-define void @lock(ptr %pool) nounwind {{
+define internal void @lock(ptr %pool) nounwind {{
 entry:
 {_at("mutex")}
   %r = cmpxchg ptr %mutex.p, i32 0, i32 1 acquire monotonic
@@ -189,7 +190,7 @@ out:
   ret void
 }}
 
-define void @unlock(ptr %pool) nounwind {{
+define internal void @unlock(ptr %pool) nounwind {{
 {_at("mutex")}
   %old = atomicrmw xchg ptr %mutex.p, i32 0 release
   %waited = icmp eq i32 %old, 2
@@ -198,6 +199,24 @@ wake:
   call void @rouse(ptr %pool, ptr %mutex.p, i32 1)
   br label %out
 out:
+  ret void
+}}
+"""
+
+
+def _configure() -> str:
+    # In one native call, so that no interrupt can leave the pool locked.
+    return f"""
+define void @configure(ptr %pool, i64 %threads, ptr %scratch, i64 %stride, i64 %spins) nounwind {{
+{_at("threads", "scratch", "stride", "spins")}
+  call void @lock(ptr %pool)
+  store ptr %scratch, ptr %scratch.p
+  store i64 %stride, ptr %stride.p
+  store atomic i64 %spins, ptr %spins.p monotonic, align 8
+  store atomic i64 %threads, ptr %threads.p seq_cst, align 8
+  call void @unlock(ptr %pool)
+  ; Those with too high a number leave.
+  call void @wake(ptr %pool)
   ret void
 }}
 """
@@ -258,7 +277,7 @@ def _share(pause: str) -> str:
 define internal i64 @share(ptr %pool, ptr %kernel, ptr %params, i64 %tasks, i64 %grain) nounwind {{
 entry:
 {_at("left", "chunks", "kernel", "params", "tasks", "grain")}
-{_at("asleep", "done", "fault", "patience", "yield")}
+{_at("asleep", "done", "fault", "spins", "yield")}
   %padded = add i64 %tasks, %grain
   %padded1 = sub i64 %padded, 1
   %chunks = udiv i64 %padded1, %grain
@@ -278,7 +297,7 @@ wake:
 work:
   %mine = call i64 @work(ptr %pool, i64 0)
   %others = sub i64 %chunks, %mine
-  %patience = load i64, ptr %patience.p
+  %spins = load i64, ptr %spins.p
   br label %wait
 wait:
   %n = phi i64 [0, %work], [%n1, %spin], [%n1, %yield]
@@ -287,7 +306,7 @@ wait:
   br i1 %all, label %out, label %more
 more:
   %n1 = add i64 %n, 1
-  %tired = icmp sgt i64 %n1, %patience
+  %tired = icmp sgt i64 %n1, %spins
   br i1 %tired, label %yield, label %spin
 spin:
   {pause}

@@ -74,7 +74,7 @@ class Buffer:
         Example:
             >>> empty(64).view(float32, (4, 4), writable=True).fill(1.0)
         """
-        low, high = _reach(dtype.itemsize, shape, strides, offset)
+        low, high = byte_range(dtype.itemsize, shape, strides, offset)
         if low < 0 or high > self.nbytes:
             raise ValueError(
                 f"an array of shape {tuple(shape)} at byte {offset} reaches over bytes "
@@ -145,7 +145,7 @@ class _Bytes:
         }
 
 
-def _reach(
+def byte_range(
     itemsize: int, shape: Sequence[int], strides: Sequence[int] | None, offset: int
 ) -> tuple[int, int]:
     """The first byte that a strided array touches, and the one after the last."""

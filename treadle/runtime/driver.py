@@ -28,8 +28,9 @@ class Driver:
         self.enter: Callable[[int], int] = _function(addresses["enter"], i64, ptr)
         self.worker: Callable[[int, int], None] = _function(addresses["worker"], None, ptr, i64)
         self.wake: Callable[[int], None] = _function(addresses["wake"], None, ptr)
-        self.lock: Callable[[int], None] = _function(addresses["lock"], None, ptr)
-        self.unlock: Callable[[int], None] = _function(addresses["unlock"], None, ptr)
+        self.configure: Callable[[int, int, int, int, int], None] = _function(
+            addresses["configure"], None, ptr, i64, ptr, i64, i64
+        )
 
 
 @functools.cache

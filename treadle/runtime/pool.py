@@ -16,7 +16,7 @@ import platform
 import sys
 import threading
 import warnings
-from typing import Final
+from typing import Final, NamedTuple
 
 from treadle.base.settings import settings
 from treadle.codegen.driver import FIELDS, POOL_BYTES
@@ -31,8 +31,6 @@ _FUTEX: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s
 # millisecond, long enough for the Python code between two steps of a training loop.
 _SPINS: Final = 1000
 _YIELDS: Final = 2000
-_PATIENCE: Final = 2000
-# With more threads than processors, whoever spins keeps another from working.
 _SPINS_CROWDED: Final = 50
 _EXIT_SECONDS: Final = 1.0
 
@@ -48,13 +46,10 @@ class Pool:
     def __init__(self) -> None:
         # Never unmapped: a worker may outlive everything that the interpreter knows of.
         self.address: Final = map_pages(PAGE)
-        assert POOL_BYTES <= PAGE
         self.ready = False
         self._threads = settings.threads
         self._workers: list[threading.Thread] = []
-        self._scratch = 0
-        self._stride = 0
-        self._scratch_threads = 0
+        self._scratch = _Scratch(0, 0, 0)
         self._lock = threading.RLock()
 
     @property
@@ -68,9 +63,9 @@ class Pool:
         """Starts the workers unless they run already."""
         with self._lock:
             if not self.ready:
-                self._write_record()
-                self._fit_scratch(self._stride)
-                self._fit_workers()
+                for field, value in _constants().items():
+                    self._set(field, value)
+                self._fit(self.threads, self._scratch.stride)
                 self.ready = True
 
     def resize(self, threads: int) -> None:
@@ -84,20 +79,15 @@ class Pool:
         with self._lock:
             self._threads = threads
             if self.ready:
-                with _Locked(self.address):
-                    self._fit_scratch(self._stride)
-                    self._fit_workers()
+                self._fit(threads, self._scratch.stride)
 
     def reserve(self, scratch: int) -> None:
         """Gives each thread at least `scratch` bytes of private memory, from the next run on."""
-        if scratch <= self._stride:
-            return
-        with self._lock:
-            if not self.ready:
-                self._stride = max(scratch, self._stride)
-                return
-            with _Locked(self.address):
-                self._fit_scratch(scratch)
+        if scratch > self._scratch.stride or not self.ready:
+            with self._lock:
+                self.start()
+                if scratch > self._scratch.stride:
+                    self._fit(self.threads, scratch)
 
     def wake(self) -> None:
         """Wakes sleeping workers ahead of a run: getting up takes them longer than many a run."""
@@ -109,33 +99,37 @@ class Pool:
         self._lock = threading.RLock()
         self._workers = []
         self.ready = False
-        self._write_record()
+        ctypes.memset(self.address, 0, POOL_BYTES)
+        self._set("scratch", self._scratch.address)
+        self._set("stride", self._scratch.stride)
 
     def shutdown(self) -> None:
         """Sends the workers home before the interpreter ends; later runs use one thread."""
         if self.ready:
+            # Not through `configure`: a run that still goes on must not hold up the exit.
             self._set("threads", 0)
             driver().wake(self.address)
             for worker in self._workers:
                 worker.join(_EXIT_SECONDS)
 
-    def _fit_workers(self) -> None:
-        wanted = self.threads
-        crowded = wanted > available()
-        self._set("spins", _SPINS_CROWDED if crowded else _SPINS)
-        self._set("patience", _SPINS_CROWDED if crowded else _PATIENCE)
-        self._set("threads", wanted)
-        driver().wake(self.address)
-        while len(self._workers) >= wanted:
+    def _fit(self, threads: int, stride: int) -> None:
+        """Makes workers and scratch memory what they should be. The lock is held."""
+        old = self._scratch
+        fresh = old.grown(threads, stride)
+        self._scratch = fresh
+        self._configure(threads)
+        if old.address and fresh is not old:
+            unmap_pages(old.address, old.stride * old.threads)
+        while len(self._workers) >= threads:
             worker = self._workers[-1]
             if worker.ident is not None:
                 worker.join()
             self._workers.pop()
-        while len(self._workers) < wanted - 1:
-            if not self._hire(len(self._workers) + 1):
-                break
+        while len(self._workers) < threads - 1 and self._hire(len(self._workers) + 1):
+            pass
 
     def _hire(self, number: int) -> bool:
+        """Starts one worker; says so where the system refuses."""
         worker = threading.Thread(
             target=driver().worker,
             args=(self.address, number),
@@ -148,64 +142,54 @@ class Pool:
             worker.start()
         except RuntimeError as error:
             self._workers.pop()
-            self._set("threads", number)
+            self._configure(number)
             warnings.warn(
                 f"treadle runs on {number} of {self.threads} threads: {error}",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=2,
             )
             return False
         return True
 
-    def _fit_scratch(self, nbytes: int) -> None:
-        stride = -(-max(nbytes, _LEAST_SCRATCH) // PAGE) * PAGE
-        threads = max(self.threads, self._scratch_threads)
-        if (stride, threads) != (self._stride, self._scratch_threads) or not self._scratch:
-            fresh = map_pages(stride * threads)
-            if self._scratch:
-                unmap_pages(self._scratch, self._stride * self._scratch_threads)
-            self._scratch, self._stride, self._scratch_threads = fresh, stride, threads
-        self._set("scratch", self._scratch)
-        self._set("stride", self._stride)
-
-    def _write_record(self) -> None:
-        ctypes.memset(self.address, 0, POOL_BYTES)
-        self._set("threads", 1)
-        self._set("scratch", self._scratch)
-        self._set("stride", self._stride)
-        self._set("spins", _SPINS)
-        self._set("yields", _YIELDS)
-        self._set("patience", _PATIENCE)
-        for field, function in _system_calls().items():
-            self._set(field, function)
-        self._set("futex", _FUTEX.get(platform.machine(), 0))
+    def _configure(self, threads: int) -> None:
+        # With more threads than processors, whoever spins keeps another from working.
+        spins = _SPINS if threads <= available() else _SPINS_CROWDED
+        scratch = self._scratch
+        driver().configure(self.address, threads, scratch.address, scratch.stride, spins)
 
     def _set(self, field: str, value: int) -> None:
         ctypes.c_int64.from_address(self.address + FIELDS[field]).value = value
 
 
-class _Locked:
-    """Keeps runs out while the body runs."""
+class _Scratch(NamedTuple):
+    """Private memory: `stride` bytes for each of `threads` threads."""
 
-    __slots__ = ("address",)
+    address: int
+    stride: int
+    threads: int
 
-    def __init__(self, address: int) -> None:
-        self.address = address
+    def grown(self, threads: int, stride: int) -> _Scratch:
+        """This memory if it is large enough, else new memory that is. It never shrinks: a worker
+        on its way out may still take part in a run."""
+        threads = max(threads, self.threads)
+        stride = -(-max(stride, _LEAST_SCRATCH) // PAGE) * PAGE
+        if threads == self.threads and stride <= self.stride:
+            return self
+        stride = max(stride, self.stride)
+        return _Scratch(map_pages(stride * threads), stride, threads)
 
-    def __enter__(self) -> None:
-        driver().lock(self.address)
 
-    def __exit__(self, *_: object) -> None:
-        driver().unlock(self.address)
-
-
-def _system_calls() -> dict[str, int]:
+def _constants() -> dict[str, int]:
+    """Fields of the pool record that never change: tuning, and the system's functions."""
     libc = ctypes.CDLL(None)
     names = {"yield": "sched_yield", "nap": "usleep", "clock": "clock_gettime"}
+    out = {"yields": _YIELDS}
     if sys.platform == "linux" and platform.machine() in _FUTEX:
         names["syscall"] = "syscall"
-    found = {f: ctypes.cast(getattr(libc, n), ctypes.c_void_p).value for f, n in names.items()}
-    return {field: address for field, address in found.items() if address}
+        out["futex"] = _FUTEX[platform.machine()]
+    for field, name in names.items():
+        out[field] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
+    return out
 
 
 pool: Final = Pool()
