@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from treadle.runtime.buffer import empty
 from treadle.runtime.driver import load_ir
@@ -65,12 +66,16 @@ def show(what: str, value: float, unit: str = "µs") -> None:
 def python_costs(nothing: int) -> None:
     """The call and the table of slots."""
     buffers = [empty(64) for _ in range(SLOTS)]
+
+    def gathered(program: Program) -> None:
+        program.run([b.address for b in buffers])
+
     for launches in (0, 12):
         program = Program([Launch(nothing, [1], 1, 1)] * launches, SLOTS)
-        took = microseconds(lambda p=program: p.run([b.address for b in buffers]), 2000)
+        took = microseconds(partial(gathered, program), 2000)
         show(f"run from Python: {SLOTS} slots, {launches} empty launches on one thread", took)
     program = Program([Launch(nothing, [1], 2, 1)] * 12, SLOTS)
-    took = microseconds(lambda: program.run([b.address for b in buffers]), 2000)
+    took = microseconds(partial(gathered, program), 2000)
     show(f"run from Python: {SLOTS} slots, 12 empty launches on all threads", took)
     show("empty(1000) from the free list, and back", microseconds(lambda: empty(1000), 20_000))
 
@@ -80,7 +85,7 @@ def fork_join(nothing: int) -> None:
     slots = [0]
     for tasks in (get_num_threads(), 8, 64):
         program = Program([Launch(nothing, [1], tasks, 1)] * 1000, 1)
-        took = microseconds(lambda p=program: p.run(slots), 1) / 1000
+        took = microseconds(partial(program.run, slots), 1) / 1000
         show(f"fork-join of {tasks} empty chunks", took)
 
 
@@ -107,8 +112,8 @@ def sharing(busy: int) -> None:
     for each in (10, 100, 1000):
         alone = Program([Launch(busy, [each], 8, 8)] * 200, 1)
         shared = Program([Launch(busy, [each], 8, 1)] * 200, 1)
-        one = microseconds(lambda p=alone: p.run([0]), 1) / 200
-        many = microseconds(lambda p=shared: p.run([0]), 1) / 200
+        one = microseconds(partial(alone.run, [0]), 1) / 200
+        many = microseconds(partial(shared.run, [0]), 1) / 200
         show(f"speed-up of launches of {one:.2f} µs in 8 chunks", one / many, "×")
 
 

@@ -33,6 +33,7 @@ FIELDS: Final = {
     "yield": 80,
     "nap": 88,
     "clock": 96,
+    "clock_id": 104,
     # Sleeping and locking, int32.
     "epoch": 128,
     "asleep": 132,
@@ -64,8 +65,8 @@ def driver_ir(machine: str) -> str:
     """The driver as LLVM IR.
 
     Args:
-        machine: the processor as `platform.machine()` names it; it decides only how a spinning
-            thread pauses.
+        machine: `x86_64`, `aarch64` or any other processor; it decides only how a spinning thread
+            pauses.
 
     Returns:
         A module that defines, with `frame = (pool, launches, count, slot 0, slot 1, …)`::
@@ -387,10 +388,11 @@ leave:
 def _clock() -> str:
     return f"""
 define internal void @stamp(ptr %pool, ptr %to) nounwind {{
-{_at("clock")}
+{_at("clock", "clock_id")}
   %time = alloca {{i64, i64}}
   %clock = load ptr, ptr %clock.p
-  %r = call i32 %clock(i32 1, ptr %time)
+  %id = load i32, ptr %clock_id.p
+  %r = call i32 %clock(i32 %id, ptr %time)
   %seconds = load i64, ptr %time
   %nanos.p = getelementptr i8, ptr %time, i64 8
   %nanos = load i64, ptr %nanos.p

@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import threading
+import time
 import warnings
 from typing import Final, NamedTuple
 
@@ -183,7 +184,7 @@ def _constants() -> dict[str, int]:
     """Fields of the pool record that never change: tuning, and the system's functions."""
     libc = ctypes.CDLL(None)
     names = {"yield": "sched_yield", "nap": "usleep", "clock": "clock_gettime"}
-    out = {"yields": _YIELDS}
+    out = {"yields": _YIELDS, "clock_id": time.CLOCK_MONOTONIC}
     if sys.platform == "linux" and platform.machine() in _FUTEX:
         names["syscall"] = "syscall"
         out["futex"] = _FUTEX[platform.machine()]
