@@ -110,8 +110,9 @@ class Pool:
             # Not through `configure`: a run that still goes on must not hold up the exit.
             self._set("threads", 0)
             driver().wake(self.address)
+            deadline = time.monotonic() + _EXIT_SECONDS
             for worker in self._workers:
-                worker.join(_EXIT_SECONDS)
+                worker.join(max(0.0, deadline - time.monotonic()))
 
     def _fit(self, threads: int, stride: int) -> None:
         """Makes workers and scratch memory what they should be. The lock is held."""
