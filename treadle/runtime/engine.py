@@ -23,6 +23,7 @@ class Reference:
             v = np.ascontiguousarray(v)
             b = empty(v.nbytes)
             import ctypes
+
             ctypes.memmove(b.address, v.ctypes.data, v.nbytes)
             out.append(b)
         return out

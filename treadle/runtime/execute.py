@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from treadle.graph.capture import DERIVED, State, Trace
@@ -12,6 +13,17 @@ from treadle.ir.node import Node
 from treadle.ops.table import INPUT
 from treadle.runtime.buffer import Buffer
 from treadle.runtime.engine import prepare
+
+
+@dataclass(slots=True)
+class Counts:
+    """How often plans were run and made since the process started."""
+
+    runs: int = 0
+    plans: int = 0
+
+
+counts: Final = Counts()
 
 
 class Runnable(Protocol):
@@ -79,6 +91,8 @@ def _run(
     plan = state.plans.get(key)
     if plan is None:
         plan = state.plans[key] = _prepare(state, outputs, donated)
+        counts.plans += 1
+    counts.runs += 1
     return dict(zip(outputs, plan.run(leaves), strict=True))
 
 

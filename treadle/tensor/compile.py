@@ -177,9 +177,7 @@ class Compiled:
             source = (trace.sources or {}).get(i)
             if isinstance(source, Lazy):
                 used[id(source)] = source
-                known.leaves.append(
-                    (source, place.get(id(source), -1), None, None, state)
-                )
+                known.leaves.append((source, place.get(id(source), -1), None, None, state))
             else:
                 known.leaves.append((None, -1, source, value, state))
         outputs, known.tree = flatten(result)
@@ -242,9 +240,7 @@ def _hold_again(trace: Trace, t: Any) -> None:
     trace.handles.append(ref(t))
 
 
-def compile(
-    function: Callable[..., Any] | None = None, *, strict: bool = False
-) -> Any:
+def compile(function: Callable[..., Any] | None = None, *, strict: bool = False) -> Any:
     """A function (or module) that is recorded once and replayed without running its Python.
 
     Replayed where the arguments have the same structure, shapes, dtypes and (for what is no
