@@ -29,5 +29,5 @@ class Reference:
         return out
 
 
-def prepare(outputs, inputs, donated):
+def prepare(outputs, inputs, donated, numbers):
     return Reference(outputs, inputs, donated)
