@@ -1,1 +1,52 @@
-"""treadle: write it eagerly, run it as one compiled graph."""
+"""treadle: write it eagerly, run it as one compiled graph.
+
+import treadle
+x = treadle.randn(3, requires_grad=True)
+(x * x).sum().backward()
+print(x.grad)
+"""
+
+import importlib as _importlib
+from typing import Any as _Any
+
+from treadle.base.device import Device as device
+from treadle.base.dtype import (
+    DType as dtype,
+)
+from treadle.base.dtype import (
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+)
+from treadle.base.dtype import bool_ as bool
+from treadle.tensor import *  # noqa: F403
+from treadle.tensor import autograd
+
+double, float, half = float64, float32, float16
+long, int, short = int64, int32, int16
+
+
+__version__ = "0.1.0"
+
+# Loaded at first use: `import treadle` pays for recording only.
+_ROOMS = {"nn": "treadle.nn", "optim": "treadle.optim", "utils": "treadle.utils",
+          "vision": "treadle.vision", "io": "treadle.io"}  # fmt: skip
+_FUNCTIONS = {
+    "save": "treadle.io", "load": "treadle.io",
+    "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",
+    "memory_stats": "treadle.runtime.buffer", "empty_cache": "treadle.runtime.buffer",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _ROOMS:
+        return _importlib.import_module(_ROOMS[name])
+    if name in _FUNCTIONS:
+        return getattr(_importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'treadle' has no attribute {name!r}")
