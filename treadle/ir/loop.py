@@ -67,7 +67,7 @@ class Size(Expr):
     """The run-time integer number `index` of the launch: an extent, a stride or an offset."""
 
     index: int
-    dtype: ClassVar[DType] = dt.int64
+    dtype: ClassVar[DType] = dt.int64  # type: ignore[misc]
 
 
 @dataclass(slots=True, eq=False)
