@@ -60,7 +60,7 @@ class Compiled:
         start = time.perf_counter()
         module = new_module(self.target)
         render_contraction(module, contraction, self.target, "kernel")
-        self.stages = compile_module(module, self.target)
+        self.stages = compile_module(str(module), self.target)
         image = link(self.stages.object)
         self.seconds = time.perf_counter() - start
         self.code_bytes = len(image.code)

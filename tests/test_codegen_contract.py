@@ -205,7 +205,7 @@ def test_other_targets_compile(target: Any) -> None:
     f = dt.float32
     module = new_module(target)
     render_contraction(module, contraction((0, 1, 1, 1), (f, "k"), (f, "n"), f), target, "kernel")
-    assert compile_module(module, target).object
+    assert compile_module(str(module), target).object
 
 
 @pytest.mark.parametrize(
