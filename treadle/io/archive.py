@@ -187,7 +187,9 @@ class ArchiveReader:
     def array(self, name: str) -> Any:
         """The bytes of a record as a fresh one-dimensional uint8 array."""
         offset, size, crc = self.locate(name)
-        data = _numpy.empty(size, _numpy.uint8)
+        block = _numpy.empty(size + ALIGNMENT, _numpy.uint8)
+        shift = -block.ctypes.data % ALIGNMENT
+        data = block[shift : shift + size]
         self._handle.seek(offset)
         view = memoryview(data)
         while view:

@@ -12,15 +12,15 @@ from treadle.base.device import Device, device_of
 from treadle.base.dtype import DType
 from treadle.base.errors import CheckpointError
 from treadle.base.lazy import LazyModule
-from treadle.io import adaptor
 from treadle.io.archive import ALIGNMENT, ArchiveReader, ArchiveWriter
 from treadle.io.atomic import replacing
+from treadle.io.layout import lay_out
 from treadle.io.legacy import MAGIC, load_legacy
 from treadle.io.pickler import Pickler
 from treadle.io.plain import leaves
 from treadle.io.rebuild import Builder, Storage
-from treadle.io.tensors import lay_out
 from treadle.io.unpickler import Malformed, Unpickler
+from treadle.tensor import Tensor
 
 _numpy = LazyModule("numpy")
 
@@ -46,7 +46,7 @@ def save(obj: Any, f: _Path | IO[bytes]) -> None:
 
     The format is PyTorch's zip archive (`torch/serialization.py`, file format 3).
     """
-    tensors = [leaf for leaf in leaves(obj) if isinstance(leaf, adaptor.Tensor)]
+    tensors = [leaf for leaf in leaves(obj) if isinstance(leaf, Tensor)]
     storages = lay_out(tensors)
     program = Pickler(storages.windows).dump(obj)
     if isinstance(f, str | os.PathLike):

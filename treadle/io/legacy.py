@@ -22,11 +22,11 @@ _COUNT: Final = struct.Struct("<q")
 def load_legacy(handle: IO[bytes], label: str, device: Device | None) -> Any:
     """The value in a file that begins with `MAGIC`; raises `CheckpointError` or `Malformed`.
 
-    The storages come after the pickle that refers to them, in an order given by a list of keys, so
-    tensors are made on zeros, which are filled at the end. There are no checksums in this format.
+    The storages come after the pickle that refers to them, so it is read twice: for their sizes,
+    and again when they are there. There are no checksums in this format.
     """
     data = handle.read()
-    storages: dict[str, Storage] = {}
+    arrays: dict[str, Any] = {}
     claimed = 0
 
     def storage(key: str, dtype: DType, total: int) -> Storage:
@@ -34,25 +34,33 @@ def load_legacy(handle: IO[bytes], label: str, device: Device | None) -> Any:
         claimed += total * dtype.itemsize
         if claimed > len(data):
             raise Malformed(f"its storages claim more than the {len(data):,} bytes that it has")
-        storages[key] = Storage(key, dtype, _numpy.zeros(total, dtype.numpy))
-        return storages[key]
+        arrays[key] = _numpy.zeros(total, dtype.numpy)
+        return Storage(key, dtype, arrays[key])
 
-    builder = Builder(storage, len(data), device)
-    position = 0
-    values = []
+    def filled(key: str, dtype: DType, total: int) -> Storage:
+        return Storage(key, dtype, arrays[key])
+
+    values, position = _pickles(data, label, Builder(storage, len(data), device))
+    _, protocol, system, _, keys = values
+    if protocol != _PROTOCOL:
+        raise Malformed(f"it has the unknown protocol {protocol!r}")
+    little = not isinstance(system, dict) or system.get("little_endian", True) is True
+    if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, arrays)):
+        raise Malformed("its list of storages does not agree with its tensors")
+    for key in keys:
+        position = _fill(arrays[key], data, position, little)
+    builder = Builder(filled, len(data), device)
+    return builder.finished(_pickles(data, label, builder)[0][3])
+
+
+def _pickles(data: bytes, label: str, builder: Builder) -> tuple[list[Any], int]:
+    """The five values at the head of the file, and the position after them."""
+    values, position = [], 0
     for _ in range(5):
         reader = Unpickler(data, label, builder.construct, builder.persistent, position)
         values.append(reader.load())
         position = reader.position
-    _, protocol, system, value, keys = values
-    if protocol != _PROTOCOL:
-        raise Malformed(f"it has the unknown protocol {protocol!r}")
-    little = not isinstance(system, dict) or system.get("little_endian", True) is True
-    if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
-        raise Malformed("its list of storages does not agree with its tensors")
-    for key in keys:
-        position = _fill(storages[key].array, data, position, little)
-    return builder.finished(value)
+    return values, position
 
 
 def _fill(array: Any, data: bytes, position: int, little: bool) -> int:

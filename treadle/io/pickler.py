@@ -10,10 +10,11 @@ from typing import Any, Final
 from treadle.base.device import Device
 from treadle.base.dtype import DType
 from treadle.base.errors import CheckpointError
-from treadle.io import adaptor, names
+from treadle.io import names
 from treadle.io.names import Name
 from treadle.io.plain import is_key
-from treadle.io.tensors import Window
+from treadle.io.window import Window
+from treadle.tensor import Size, Tensor
 
 _Path = tuple[Any, ...]
 
@@ -46,10 +47,8 @@ class Pickler:
         write = _WRITERS.get(type(value))
         if write is not None:
             write(self, value, path)
-        elif isinstance(value, adaptor.Tensor):
+        elif isinstance(value, Tensor):
             self._tensor(value)
-        elif isinstance(value, tuple) and type(value).__name__ == "Size":
-            self._call(names.SIZE, (tuple(value),), path)
         else:
             raise CheckpointError(f"cannot save {_place(path)}: {_objection(value)}")
 
@@ -142,6 +141,9 @@ class Pickler:
         index = () if value.index is None else (value.index,)
         self._call(names.DEVICE, (value.type, *index), path)
 
+    def _size(self, value: Size, path: _Path) -> None:
+        self._shared(value, names.SIZE, (tuple(value),), path)
+
     # Containers.
 
     def _items(self, value: tuple[Any, ...], path: _Path) -> None:
@@ -231,20 +233,20 @@ class Pickler:
 
     # Tensors.
 
-    def _tensor(self, value: Any) -> None:
+    def _tensor(self, value: Tensor) -> None:
         if self._fetch(id(value)):
             return
-        if type(value) is adaptor.Tensor:
-            self._rebuild(value, adaptor.requires_grad(value))
+        if type(value) is Tensor:
+            self._rebuild(value, value.requires_grad)
         else:
             self._global(names.PARAMETER)
             self._rebuild(value, False)
-            self._constant(adaptor.requires_grad(value), ())
+            self._constant(value.requires_grad, ())
             self._call(names.ORDERED_DICT, (), ())
             self._out += b"\x87R"
         self._keep(id(value), value)
 
-    def _rebuild(self, value: Any, requires_grad: bool) -> None:
+    def _rebuild(self, value: Tensor, requires_grad: bool) -> None:
         """The call that makes a tensor of a window on a storage."""
         window = self._windows[id(value)]
         self._global(names.TENSOR)
@@ -309,4 +311,5 @@ _WRITERS: Final[dict[type, Callable[[Pickler, Any, _Path], None]]] = {
     Counter: Pickler._counter,
     DType: Pickler._dtype,
     Device: Pickler._device,
+    Size: Pickler._size,
 }

@@ -8,11 +8,15 @@ from typing import Any, Final
 
 from treadle.base.device import CPU, Device
 from treadle.base.dtype import DType
-from treadle.io import adaptor, names
+from treadle.io import names
 from treadle.io.names import Name
 from treadle.io.plain import leaves
-from treadle.io.tensors import Window, fault
 from treadle.io.unpickler import Malformed, checked_key
+from treadle.io.window import Window, distinct
+from treadle.tensor import Size, Tensor, from_numpy
+
+_COPIES: Final = 16
+"""How often all of a storage may be copied for windows that are no views of it: diagonals."""
 
 
 class Storage:
@@ -22,13 +26,29 @@ class Storage:
         self.key: Final = key
         self.dtype: Final = dtype
         self.array: Final = array
+        self._root: Tensor | None = None
+        self._copied = 0
+
+    def tensor(self, window: Window) -> Tensor:
+        """A tensor of some of the elements; tensors of one storage share its memory."""
+        if self._root is None:
+            self._root = from_numpy(self.array.reshape(window.shape if window.is_whole else -1))
+            if window.is_whole:
+                return self._root
+        found = window.view(self._root)
+        if found is None:
+            self._copied += distinct(window.shape, window.strides)
+            if self._copied > _COPIES * window.total:
+                raise Malformed(f"its tensors copy the storage {self.key!r} again and again")
+            found = window.copy(self.array)
+        return found
 
 
 class Builder:
     """The constructors of one file.
 
     `storage(key, dtype, total)` fetches a storage of so many elements. `allowance` bounds what
-    constructors may copy: each honest argument is in the pickle itself, so its length will do, while
+    constructors may copy: honest arguments are in the pickle itself, so its length will do, while
     a hostile pickle would have one long argument copied again and again. `device` replaces the
     devices that the file names, where one was asked for.
     """
@@ -87,15 +107,15 @@ class Builder:
     ) -> Any:
         if hooks or metadata:
             raise Malformed("a tensor of it carries hooks or bits that treadle does not have")
-        wrong = fault(storage.array.size, offset, shape, strides)
+        total = storage.array.size
+        window = Window(storage.key, storage.dtype, total, offset, shape, strides)
+        wrong = window.fault()
         if wrong is not None:
             raise Malformed(f"a tensor of it does not fit its storage {storage.key!r}: {wrong}")
         if requires_grad and not storage.dtype.is_floating_point:
             raise Malformed(f"a tensor of {storage.dtype.name} in it asks for a gradient")
-        window = Window(
-            storage.key, storage.dtype, storage.array.size, offset, shape, strides
-        )  # fmt: skip
-        return adaptor.tensor_of(storage.array, window, requires_grad)
+        tensor = storage.tensor(window)
+        return tensor.requires_grad_() if requires_grad else tensor
 
     def _parameter(self, data: Any, requires_grad: bool, hooks: Any) -> Any:
         if hooks:
@@ -147,7 +167,7 @@ _FORMS: Final[dict[Name, tuple[tuple[Any, ...], ...]]] = {
         (Storage, *_FLAT, bool, OrderedDict),
         (Storage, *_FLAT, bool, OrderedDict, (dict, type(None))),
     ),
-    names.PARAMETER: ((adaptor.Tensor, bool, OrderedDict),),
+    names.PARAMETER: ((Tensor, bool, OrderedDict),),
     names.SIZE: ((tuple,), (list,)),
     names.DEVICE: ((str,), (str, int)),
     names.ORDERED_DICT: ((),),
@@ -164,7 +184,7 @@ _CONSTRUCTORS: Final[dict[Name, Callable[..., Any]]] = {
     names.TENSOR_V1: Builder._tensor,
     names.TENSOR: Builder._tensor,
     names.PARAMETER: Builder._parameter,
-    names.SIZE: lambda _, size: adaptor.size_of(size),
+    names.SIZE: lambda _, size: Size(size),
     names.DEVICE: Builder._location,
     names.ORDERED_DICT: lambda _: OrderedDict(),
     names.COUNTER: _counter,

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from treadle.base.errors import CheckpointError
 from treadle.base.lazy import LazyModule
-from treadle.io import adaptor
 from treadle.io.atomic import replacing
+from treadle.io.layout import array_of
+from treadle.tensor import Tensor, from_numpy
 
 _numpy = LazyModule("numpy")
 _safetensors = LazyModule("safetensors")
@@ -19,7 +20,7 @@ _CODES: Final = ("BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", 
 
 
 def save_safetensors(
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
     path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -55,16 +56,16 @@ def save_safetensors(
 
 
 def _array(name: Any, tensor: Any) -> Any:
-    if not isinstance(name, str) or not isinstance(tensor, adaptor.Tensor):
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise CheckpointError(
             f"cannot save {name!r}: a safetensors file holds tensors by name, "
             f"not a {type(tensor).__name__} by {type(name).__name__}"
         )
-    array = adaptor.array_of(tensor)
+    array = array_of(tensor)
     return _numpy.ascontiguousarray(array).reshape(array.shape)
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Reads the tensors of a safetensors file.
 
     Args:
@@ -83,13 +84,14 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     label = os.fsdecode(path)
     try:
         with _safetensors.safe_open(path, framework="np") as file:
-            for name in file.keys():
+            names = file.keys()
+            for name in names:
                 code = file.get_slice(name).get_dtype()
                 if code not in _CODES:
                     raise CheckpointError(
                         f"cannot read {label}: the elements of {name!r} are {code}, "
                         "a type that treadle does not have"
                     )
-            return {name: adaptor.from_array(file.get_tensor(name)) for name in file.keys()}
+            return {name: from_numpy(file.get_tensor(name)) for name in names}
     except _safetensors.SafetensorError as error:
         raise CheckpointError(f"cannot read {label}: {error}") from error

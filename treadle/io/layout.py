@@ -1,26 +1,16 @@
-"""Tensors as windows on flat storages, the way PyTorch's format writes them."""
+"""Lays tensors out on flat storages, so that those which share memory share a storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from treadle.base.dtype import DType
+from treadle.base import dtype as dtypes
 from treadle.base.lazy import LazyModule
-from treadle.io import adaptor
+from treadle.io.window import Window, distinct
+from treadle.tensor import Tensor
 
 _numpy = LazyModule("numpy")
-
-
-class Window(NamedTuple):
-    """Where the elements of a tensor lie in a storage; counts and strides are in elements."""
-
-    key: str
-    dtype: DType
-    total: int
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 class Storages(NamedTuple):
@@ -37,14 +27,14 @@ class _Piece(NamedTuple):
     owner: int
 
 
-def lay_out(tensors: Iterable[Any]) -> Storages:
+def lay_out(tensors: Iterable[Tensor]) -> Storages:
     """Gives every tensor a window; tensors that share memory get windows on one storage.
 
     Only the memory between the first and the last element in use is stored, so a row of a large
     array does not drag the whole array into the file.
     """
     order = {id(tensor): tensor for tensor in tensors}
-    pieces = [_piece(adaptor.array_of(tensor), owner) for owner, tensor in order.items()]
+    pieces = [_piece(array_of(tensor), owner) for owner, tensor in order.items()]
     numbers = {owner: number for number, owner in enumerate(order)}
     groups = [_dense(group) for group in _overlapping(pieces)]
     groups.sort(key=lambda group: min(numbers[piece.owner] for piece in group))
@@ -57,6 +47,20 @@ def lay_out(tensors: Iterable[Any]) -> Storages:
     return Storages(windows, arrays)
 
 
+def array_of(tensor: Tensor) -> Any:
+    """The elements of a tensor, which may require a gradient, as a NumPy array.
+
+    A view is read through the steps that lead to it from its base, so that the arrays of two views
+    share memory where the views do.
+    """
+    if tensor._base is None:
+        return tensor._array()
+    array = tensor._base._array()
+    for op, attrs in tensor._steps:
+        array = op.ref(array, *attrs)
+    return array
+
+
 def _piece(array: Any, owner: int) -> _Piece:
     if any(s < 0 or s % array.itemsize for s in array.strides):
         array = _numpy.ascontiguousarray(array).reshape(array.shape)
@@ -64,7 +68,7 @@ def _piece(array: Any, owner: int) -> _Piece:
     if not array.size:
         return _Piece(start, start, array, owner)
     span = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True))
-    if _distinct(array.shape, array.strides) * array.itemsize > span + array.itemsize:
+    if distinct(array.shape, array.strides) * array.itemsize > span + array.itemsize:
         return _piece(_numpy.ascontiguousarray(array), owner)  # overlapping windows
     return _Piece(start, start + span + array.itemsize, array, owner)
 
@@ -105,51 +109,9 @@ def _window(piece: _Piece, first: int, storage: Any, key: str) -> Window:
     array = piece.array
     return Window(
         key,
-        adaptor.dtype_of(array),
+        dtypes.from_numpy(array.dtype),
         storage.size,
         (piece.first - first) // array.itemsize,
         tuple(array.shape),
         tuple(s // array.itemsize for s in array.strides),
     )
-
-
-def fault(total: int, offset: Any, shape: Any, strides: Any) -> str | None:
-    """What is wrong with a window on a storage of `total` elements, or `None`."""
-    numbers = [offset]
-    for part in (shape, strides):
-        if not isinstance(part, tuple):
-            return "its shape and strides are not tuples"
-        numbers.extend(part)
-    if any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
-        return "its offset, shape and strides are not all non-negative integers"
-    if len(shape) != len(strides):
-        return f"its shape {shape} and its strides {strides} differ in length"
-    if len(shape) > 64:
-        return f"it has {len(shape)} dimensions"
-    count = _distinct(shape, strides)
-    if not count:
-        return None if _total(shape) < 2**63 else "it has more elements than can be counted"
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if last >= total:
-        return f"it reaches element {last:,} of a storage of {total:,}"
-    if count > total:
-        return "its elements overlap in memory; save a contiguous copy of it"
-    return None
-
-
-def _distinct(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """The number of elements, where a broadcast dimension (stride 0) counts once."""
-    return _total([min(n, 1) if s == 0 else n for n, s in zip(shape, strides, strict=True)])
-
-
-def _total(shape: Sequence[int]) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
-
-
-def view_of(array: Any, window: Window) -> Any:
-    """The NumPy view that a checked window makes of its storage."""
-    strides = tuple(s * array.itemsize for s in window.strides)
-    return _numpy.lib.stride_tricks.as_strided(array[window.offset :], window.shape, strides)
