@@ -67,8 +67,10 @@ def normalised(module: str, name: str) -> Name:
     return Name("__builtin__" if module == "builtins" else module, name)
 
 
-def is_foreign_type(name: Name) -> bool:
-    """Whether a name is an element type or storage of PyTorch that treadle does not have."""
+def is_foreign(name: Name) -> bool:
+    """Whether a name is a kind of tensor or element of PyTorch that treadle does not have."""
+    if name.module == "torch._utils":
+        return name.name.startswith("_rebuild_")
     return name.module in ("torch", "torch.storage") and (
         name.name in _UNKNOWN_TYPES
         or name.name.startswith(("float8", "float4", "complex", "uint", "quint", "qint", "bits"))

@@ -171,10 +171,10 @@ class Unpickler:
             self._stack.append(found)
         elif found in names.DTYPE_NAMED:
             self._stack.append(names.DTYPE_NAMED[found])
-        elif names.is_foreign_type(found):
+        elif names.is_foreign(found):
             raise CheckpointError(
-                f"cannot read {self.label}: it holds {module}.{name}, an element type that "
-                "treadle does not have"
+                f"cannot read {self.label}: it holds {module}.{name}, a kind of tensor or "
+                "element that treadle does not have"
             )
         else:
             raise self.refused(f"{module}.{name}")

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from treadle.base.dtype import DType
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import count, strides
-from treadle.tensor import Tensor, from_numpy
+from treadle.tensor import Tensor, broadcast_to, from_numpy, permute, reshape
 
 _numpy = LazyModule("numpy")
 
@@ -66,15 +66,15 @@ class Window(NamedTuple):
         """
         if self.is_whole and tuple(root.shape) == self.shape:
             return root.detach()
-        flat = root.detach().reshape(self.total)
+        flat = reshape(root.detach(), self.total)
         if self.is_packed:
             start = min(self.offset, self.total)
-            return flat[start : start + count(self.shape)].reshape(self.shape)
+            return reshape(flat[start : start + count(self.shape)], self.shape)
         lead = self._axis_order()
         found = self._rows(flat, [self._axes()[axis] for axis in lead])
         if found is None:
             return None
-        found = found.permute([lead.index(axis) for axis in sorted(lead)])
+        found = permute(found, [lead.index(axis) for axis in sorted(lead)])
         return self._spread(found)
 
     def copy(self, array: Any) -> Tensor:
@@ -97,16 +97,18 @@ class Window(NamedTuple):
             start = min(offset, extent - n * stride)
             if start < 0:
                 return None
-            found = found[..., start : start + n * stride].reshape(*lead, n, stride)
+            found = reshape(found[..., start : start + n * stride], (*lead, n, stride))
             lead.append(n)
             extent, offset = stride, offset - start
-        return found[..., offset : offset + 1].reshape(lead) if offset < extent else None
+        if offset >= extent:
+            return None
+        return reshape(found[..., offset : offset + 1], lead)
 
     def _spread(self, core: Tensor) -> Tensor:
         """Puts back the axes of one element and the broadcast ones."""
         shape = [n if s else 1 for n, s in self._axes()]
-        core = core.reshape(shape)
-        return core if tuple(shape) == self.shape else core.expand(self.shape)
+        core = reshape(core, shape)
+        return core if tuple(shape) == self.shape else broadcast_to(core, self.shape)
 
 
 _RANK: Final = 64
