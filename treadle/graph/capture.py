@@ -108,7 +108,7 @@ class Trace:
     """The values recorded since the last run, and what each of them is bound to.
 
     `leaves` are the bindings of the input values in order: a buffer, or a Python number.
-    `handles` are weak references to the tensors that were made, with their positions.
+    `handles` are weak references to the tensors that hold its values.
     `origins` tells for an input that is a value of an earlier trace where its history goes on.
     `leaf_handles` are the tensors that collect gradients.
     `saved` are the buffers kept for a backward pass after the trace has run.
@@ -134,7 +134,7 @@ class Trace:
             TRIE.forget()
         self.state = TRIE.root
         self.leaves: list[Any] = []
-        self.handles: list[tuple[ref[Any], int]] = []
+        self.handles: list[ref[Any]] = []
         self.origins: dict[int, tuple[Trace, int]] = {}
         self.leaf_handles: dict[int, Any] = {}
         self.hooks: dict[int, list[Callable[[Any], Any]]] = {}
@@ -166,20 +166,24 @@ class Trace:
         key = (op, attrs, inputs) if needs is None else (op, attrs, inputs, needs)
         found = table.get(key)
         if found is None:
-            found = self._extend(op, attrs, inputs, sources(), grad, needs)
+            found = self.extend(op, attrs, inputs, sources(), grad, needs)
             table[key] = found
         self.state = found
         return found
 
-    def _extend(
+    def extend(
         self,
         op: Op,
         attrs: tuple[Any, ...],
         inputs: tuple[int, ...],
         sources: Sequence[tuple[Node, int]],
         grad: bool,
-        needs: int | None,
+        needs: int | None = None,
     ) -> State:
+        """A new state for an operation that was never recorded here; the trace stays where it is.
+
+        Raises what the op's shape rule raises, with the user's line.
+        """
         try:
             node = make(op, tuple(node for node, _ in sources), attrs)
         except TreadleError as error:
@@ -224,18 +228,14 @@ class Trace:
         t._node = state.node  # type: ignore[assignment]
         return state.pos
 
-    def hold(self, t: Handle) -> None:
-        """Notes that a tensor holds a value of this trace."""
-        self.handles.append((ref(t), t._pos))
-
     # --- what is alive -----------------------------------------------------------------------
 
     def live(self) -> list[Any]:
         """The tensors that hold values of this trace and have no memory yet."""
         out = []
-        for reference, pos in self.handles:
+        for reference in self.handles:
             t = reference()
-            if t is not None and t._pos == pos and t._trace is self and t._buffer is None:
+            if t is not None and t._trace is self and t._buffer is None:
                 out.append(t)
         return out
 

@@ -52,22 +52,34 @@ def submit(trace: Trace) -> None:
     wanted = tuple(sorted({t._pos for t in live}))
     saved, outputs = _outputs(state, wanted, owed)
     if outputs:
-        leaves = trace.leaves
-        key = (outputs, _donated(leaves))
-        plan = state.plans.get(key)
-        if plan is None:
-            plan = state.plans[key] = _prepare(state, outputs, key[1])
         try:
-            buffers = plan.run(leaves)
+            by_position = _run(state, trace.leaves, outputs, _donated(trace.leaves))
         except BaseException as error:
             trace.error = error
             raise
-        by_position = dict(zip(outputs, buffers, strict=True))
         for t in live:
             t._buffer = by_position[t._pos]
         if saved:
             _keep(trace, state, saved, by_position)
     _forget(trace, live, bool(owed))
+
+
+def submit_part(trace: Trace, t: Any) -> None:
+    """Computes one value of a trace that another thread is recording, which stays pending."""
+    state = trace.state
+    leaves = list(trace.leaves)
+    t._buffer = _run(state, leaves, (t._pos,), ())[t._pos]
+
+
+def _run(
+    state: State, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
+) -> dict[int, Buffer]:
+    """The buffers of some positions, by the plan that the state remembers for them."""
+    key = (outputs, donated)
+    plan = state.plans.get(key)
+    if plan is None:
+        plan = state.plans[key] = _prepare(state, outputs, donated)
+    return dict(zip(outputs, plan.run(leaves), strict=True))
 
 
 def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:

@@ -152,6 +152,6 @@ from treadle.tensor.reduction import (
     var,
 )  # fmt: skip
 from treadle.tensor.size import Size
-from treadle.tensor.tensor import Tensor
+from treadle.tensor.tensor_class import Tensor
 
 __all__ = [name for name in dir() if not name.startswith("_")]

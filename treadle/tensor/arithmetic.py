@@ -11,19 +11,24 @@ from treadle.base.errors import DTypeError
 from treadle.ops import pointwise as ops
 from treadle.ops.table import Op
 from treadle.tensor.promote import as_dtype, floating, get_default_dtype, result_type
-from treadle.tensor.record import Lazy, record
+from treadle.tensor.record import Lazy, record, record1, record2, record_number
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 Number = float | int | bool
+_NUMBERS = frozenset({int, float})
 
 
 def _binary(op: Op, a: Any, b: Any) -> Any:
     if isinstance(b, Lazy) and isinstance(a, Lazy) and a._node.dtype is b._node.dtype:
-        return record(op, (a, b))
+        return record2(op, a, b)
+    if type(b) in _NUMBERS and a._node.dtype.kind == "f":
+        return record_number(op, a, float(b), False)
+    if type(a) in _NUMBERS and b._node.dtype.kind == "f":
+        return record_number(op, b, float(a), True)
     dtype = result_type(a, b)
-    return record(op, (as_dtype(a, dtype), as_dtype(b, dtype)))
+    return record2(op, as_dtype(a, dtype), as_dtype(b, dtype))
 
 
 def _operand(value: Any) -> bool:
@@ -250,7 +255,7 @@ def isclose(
 
 def _elementary(op: Op, name: str | None = None) -> Callable[[Any], Any]:
     def function(input: Tensor) -> Tensor:
-        return record(op, (input if input._node.dtype.kind == "f" else floating(input),))
+        return record1(op, input if input._node.dtype.kind == "f" else floating(input))
 
     function.__name__ = name or op.name
     function.__doc__ = f"{op.doc[0].upper()}{op.doc[1:]}, element by element."
@@ -283,7 +288,7 @@ floor, ceil, round, trunc = map(_rounding, (ops.FLOOR, ops.CEIL, ops.ROUND, ops.
 
 def _any_dtype(op: Op) -> Callable[[Any], Any]:
     def function(input: Tensor) -> Tensor:
-        return record(op, (input,))
+        return record1(op, input)
 
     function.__name__ = op.name
     function.__doc__ = f"{op.doc[0].upper()}{op.doc[1:]}, element by element."
@@ -301,7 +306,7 @@ def square(input: Tensor) -> Tensor:
 
 def relu(input: Tensor) -> Tensor:
     """`max(input, 0)`, NaN where the input is; the gradient at 0 is 0."""
-    return record(ops.RELU, (input,))
+    return record1(ops.RELU, input)
 
 
 def cast(input: Tensor, dtype: DType) -> Tensor:

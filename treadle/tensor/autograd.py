@@ -17,14 +17,14 @@ from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
 from treadle.ops.table import input_node
-from treadle.tensor.record import LOCK, RECORDER, hold, position, rebind, record
+from treadle.tensor.record import hold, position, rebind, record, recorder
 
 _SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
 
 
 def grad_enabled() -> bool:
     """Whether operations of this thread record their history."""
-    return RECORDER.grad
+    return recorder().grad
 
 
 class set_grad_enabled:
@@ -36,14 +36,14 @@ class set_grad_enabled:
 
     def __init__(self, mode: bool) -> None:
         self.mode = mode
-        self.previous = RECORDER.grad
-        RECORDER.grad = mode
+        self.previous = recorder().grad
+        recorder().grad = mode
 
     def __enter__(self) -> None:
-        RECORDER.grad = self.mode
+        recorder().grad = self.mode
 
     def __exit__(self, *_: object) -> None:
-        RECORDER.grad = self.previous
+        recorder().grad = self.previous
 
 
 class _GradMode:
@@ -63,22 +63,22 @@ class _GradMode:
         return self(function)
 
     def __enter__(self) -> None:
-        self._stack.append(RECORDER.grad)
-        RECORDER.grad = self.mode
+        self._stack.append(recorder().grad)
+        recorder().grad = self.mode
 
     def __exit__(self, *_: object) -> None:
-        RECORDER.grad = self._stack.pop()
+        recorder().grad = self._stack.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         mode = self.mode
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            previous = RECORDER.grad
-            RECORDER.grad = mode
+            previous = recorder().grad
+            recorder().grad = mode
             try:
                 return function(*args, **kwargs)
             finally:
-                RECORDER.grad = previous
+                recorder().grad = previous
 
         wrapped.__name__ = getattr(function, "__name__", "wrapped")
         wrapped.__doc__ = function.__doc__
@@ -114,7 +114,7 @@ class _Walk:
         self.trace = trace
         self.grads = grads
         self.states = trace.state.path()
-        self.current = RECORDER.trace
+        self.current = recorder().trace
         self.values: dict[Node, int] = {}
         self.place = {state.node: pos for pos, state in enumerate(self.states)}
         self.recorded = self.states if trace is self.current else self.current.state.path()
@@ -201,7 +201,7 @@ class _Walk:
             states = [self.state(i) for i in inputs]
             return [(s.node, s.needs) for s in states if s.node is not None]
 
-        state = self.current.append(op, attrs, inputs, sources, RECORDER.grad)
+        state = self.current.append(op, attrs, inputs, sources, recorder().grad)
         if len(self.recorded) == state.pos:
             self.recorded.append(state)
         return state
@@ -251,10 +251,10 @@ def _walk(
     trace: Trace, grads: dict[int, int]
 ) -> tuple[list[tuple[int, State]], frozenset[int], dict[int, int]]:
     """The leaves of one trace with their gradients; a known walk is one transition."""
-    current = RECORDER.trace
+    current = recorder().trace
     plain = trace is current and not trace.hooks and not trace.functions
     start = current.state
-    key = ("backward", RECORDER.grad, tuple(sorted(grads.items())))
+    key = ("backward", recorder().grad, tuple(sorted(grads.items())))
     if plain:
         found = start.next.get(key)
         if found is not None:
@@ -292,8 +292,8 @@ def differentiate(
 
     Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
     """
-    with LOCK, set_grad_enabled(create_graph):
-        current = RECORDER.trace
+    with set_grad_enabled(create_graph):
+        current = recorder().trace
         pending: dict[Trace, dict[int, int]] = {}
         for root, seed in zip(roots, seeds, strict=True):
             trace, pos = (current, position(current, root)) if root._needs == LEAF else (
@@ -338,7 +338,7 @@ def _accumulate(current: Trace, grads: dict[int, int], pos: int, gradient: int) 
             (),
             pair,
             lambda: [(n, s.needs) for s in (states[i] for i in pair) if (n := s.node)],
-            RECORDER.grad,
+            recorder().grad,
         ).pos
     grads[pos] = gradient
 

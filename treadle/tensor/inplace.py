@@ -16,13 +16,13 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import random
 from treadle.tensor.movement import expand
 from treadle.tensor.promote import as_dtype
-from treadle.tensor.record import RECORDER, Lazy, position, rebind, record, refresh
+from treadle.tensor.record import Lazy, position, rebind, record, recorder, refresh
 
 
 def hold_again(t: Any) -> None:
     """Notes that a tensor holds another value of its trace."""
     if t._trace is not None:
-        t._trace.handles.append((ref(t), t._pos))
+        t._trace.handles.append(ref(t))
 
 
 def write(t: Any, value: Any) -> Any:
@@ -33,7 +33,7 @@ def write(t: Any, value: Any) -> Any:
         ShapeError, DTypeError: the value does not fit.
     """
     base = t._base if t._base is not None else t
-    if RECORDER.grad and (t._needs == LEAF or base._needs == LEAF):
+    if recorder().grad and (t._needs == LEAF or base._needs == LEAF):
         raise GradientError(
             "a leaf Variable that requires grad is being used in an in-place operation; hint: "
             "do it under treadle.no_grad()"
@@ -47,7 +47,7 @@ def write(t: Any, value: Any) -> Any:
     if t._base is None:
         rebind(t, fitted)
         return t
-    position(RECORDER.trace, t)
+    position(recorder().trace, t)
     rebind(base, _through_views(base, t._steps, fitted))
     refresh(t)
     t._version += 1
@@ -118,7 +118,7 @@ _INT64 = dt.int64
 def replace(t: Any, value: Any) -> None:
     """`t.data = value`: other memory, and perhaps another shape, for the same tensor."""
     source = value.detach()
-    position(RECORDER.trace, source)
+    position(recorder().trace, source)
     needs = t._needs
     t._base = None
     t._needs = 0

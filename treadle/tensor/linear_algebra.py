@@ -8,10 +8,10 @@ from treadle.base import shape as sh
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ops.contract import CONTRACT
 from treadle.ops.view import EXPAND
-from treadle.tensor.record import record
+from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -28,6 +28,10 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         >>> (treadle.ones(2, 3) @ treadle.ones(3, 4)).shape
         treadle.Size([2, 4])
     """
+    return block(_matmul, (input, other))
+
+
+def _matmul(input: Any, other: Any) -> Any:
     a, b = input._node.shape, other._node.shape
     if input._node.dtype is not other._node.dtype:
         raise DTypeError(

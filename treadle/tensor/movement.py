@@ -14,11 +14,13 @@ from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import record, view
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 
 def sizes(values: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape given as separate numbers or as one sequence."""
+    if all(type(v) is int for v in values):
+        return values
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
     return tuple(v if type(v) is int else int(v) for v in values)
@@ -228,8 +230,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             m != n for i, (m, n) in enumerate(zip(other, shapes[0], strict=True)) if i != axis
         ):
             raise ShapeError(
-                f"cat: sizes of tensors must match except in dimension {dim}: got {list(shapes[0])} "
-                f"and {list(other)}"
+                f"cat: sizes of tensors must match except in dimension {dim}: got "
+                f"{list(shapes[0])} and {list(other)}"
             )
     dtype = parts[0]._node.dtype
     for x in parts[1:]:

@@ -23,7 +23,7 @@ from treadle.tensor.promote import as_dtype, get_default_dtype
 from treadle.tensor.record import block, record, scalar
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 np = LazyModule("numpy")
 

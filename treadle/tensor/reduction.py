@@ -19,7 +19,7 @@ from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 Dims = int | Sequence[int] | None
 
@@ -33,8 +33,12 @@ class Extremum(NamedTuple):
 
 def _reduced(op: Op, input: Any, dim: Dims, keepdim: bool) -> Any:
     """A reduction along axes, which are dropped unless `keepdim`."""
+    return block(_reduce, (input,), (op, tuple(dim) if isinstance(dim, list) else dim, keepdim))
+
+
+def _reduce(input: Any, op: Op, dim: Any, keepdim: bool) -> Any:
     shape = input._node.shape
-    axes = sh.axes(None if isinstance(dim, (tuple, list)) and not dim else dim, len(shape))
+    axes = sh.axes(None if dim == () else dim, len(shape))
     out = record(op, (input,), (axes,)) if axes else input
     if keepdim or not axes:
         return out
@@ -167,7 +171,8 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element of all, the larger of two tensors, or values and positions along `dim`."""
+    """The largest element of all, the larger of two tensors, or values and positions along
+    `dim`."""
     if dim is None:
         return _reduced(ops.AMAX, input, None, keepdim)
     if hasattr(dim, "_node"):

@@ -19,11 +19,11 @@ from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
-    RECORDER,
     Lazy,
     concrete,
     position,
     record,
+    recorder,
     run,
     tensor_class,
     view,
@@ -352,7 +352,7 @@ class Tensor(Lazy):
             handle = RemovableHandle(lambda: table.pop(id(hook), None))
             table[id(hook)] = hook
             return handle
-        trace = self._trace if self._buffer is not None else RECORDER.trace
+        trace = self._trace if self._buffer is not None else recorder().trace
         pos = self._pos if self._buffer is not None else position(trace, self)
         hooks = trace.hooks.setdefault(pos, [])
         hooks.append(hook)
@@ -503,8 +503,8 @@ class Tensor(Lazy):
 def _attach() -> None:
     """The functions of a tensor as its methods, under the same names."""
     plain = {
-        ar: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where lerp "
-        "addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
+        ar: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
+        "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
         "logical_and logical_or logical_xor logical_not isclose exp exp2 expm1 log log2 log1p "
         "log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round trunc neg abs "
         "sign isnan isinf isfinite square relu",
