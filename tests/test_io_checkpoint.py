@@ -64,8 +64,9 @@ PLAIN = [
     1 << 100, -(1 << 4000), 0.0, -0.0, 1.5, math.nan, math.inf, 1e-320, "", "text", "é€😀",
     "\udc80", b"", b"\x00\xff bytes", bytearray(b"q\x80"), 1 - 2j, (), (1,), (1, 2), (1, 2, 3),
     (1, 2, 3, 4), [], [[]], {}, {"a": {"b": [1, (2, {})]}},
-    {1: 2, None: 3, (1, "x"): 4, b"k": 5, 1.5: 6}, set(), {1, "a", (2, 3)}, frozenset({1, frozenset({2})}), Counter({30: 1, 80: 2}),
-    OrderedDict(), OrderedDict(b=1, a=2), Size((2, 3)), dtypes.float32, dtypes.bool_, CPU, {dtypes.int8: CPU},
+    {1: 2, None: 3, (1, "x"): 4, b"k": 5, 1.5: 6}, set(), {1, "a", (2, 3)},
+    frozenset({1, frozenset({2})}), Counter({30: 1, 80: 2}), OrderedDict(), OrderedDict(b=1, a=2),
+    Size((2, 3)), dtypes.float32, dtypes.bool_, CPU, {dtypes.int8: CPU},
     list(range(1000)), {str(i): i for i in range(1000)},
 ]  # fmt: skip
 
