@@ -164,7 +164,7 @@ WRONG = {
     "unknown instruction": (b"\xff.", "unknown instruction"),
     "text instruction": (b"I1\n.", "unknown instruction"),
     "unknown protocol": (b"\x80\x63N.", "protocol 99"),
-    "memo without entry": (b"h\x05.", "damaged"),
+    "memo without entry": (b"h\x05.", "has not kept"),
     "negative length": (b"\x8b\xff\xff\xff\xffN.", "claims"),
     "huge text": (b"X\xff\xff\xff\xffabc.", "claims"),
     "huge bytes": (b"\x8e" + b"\xff" * 8 + b".", "claims"),

@@ -12,7 +12,7 @@ from treadle.base import dtype as dtypes
 from treadle.base.errors import CheckpointError
 from treadle.io import load, save
 from treadle.io.archive import ArchiveWriter
-from treadle.tensor import Size, from_numpy
+from treadle.tensor import Size, Tensor, from_numpy
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -141,6 +141,21 @@ def test_a_parameter_is_a_tensor_that_requires_grad():
     frozen = torch.nn.Parameter(torch.rand(2), requires_grad=False)
     ours = load(saved_by_torch([weight, frozen, weight]))
     assert same(ours[0], weight) and same(ours[1], frozen) and ours[2] is ours[0]
+
+
+class Parameter(Tensor):
+    """Stands for the class of the room of modules, which this room does not see."""
+
+    __slots__ = ()
+
+
+def test_a_parameter_is_saved_as_one():
+    weight = from_numpy(np.ones((2, 2), np.float32)).requires_grad_()
+    frozen = from_numpy(np.ones(2, np.float32))
+    weight.__class__ = frozen.__class__ = Parameter
+    back = to_torch([weight, frozen])
+    assert [type(t) for t in back] == [torch.nn.Parameter] * 2
+    assert same(weight, back[0]) and same(frozen, back[1])
 
 
 @pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)

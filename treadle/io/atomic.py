@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from treadle.base.errors import CheckpointError
 
@@ -39,11 +39,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
         except BaseException:
             _remove(temporary)
             raise
-        if os.name == "posix":
-            _flush(folder, os.O_RDONLY)
     except OSError as error:
-        kept = "; the file that was there is untouched" if os.path.exists(target) else ""
+        kept = "; the file that was there is untouched" if os.path.isfile(target) else ""
         raise CheckpointError(f"cannot save {target}: {_reason(error, target)}{kept}") from error
+    # The new file is in place and whole. Where a system cannot flush a folder, the worst that a
+    # power cut can still do is to bring the old file back.
+    with suppress(OSError):
+        _flush(folder, os.O_RDONLY)
 
 
 def _reason(error: OSError, target: str) -> str:

@@ -65,7 +65,7 @@ class Unpickler:
                 action(self)
         except IndexError:
             raise Malformed("its pickle is cut short or takes more than it has put down") from None
-        except (struct.error, UnicodeError, KeyError) as error:
+        except (struct.error, UnicodeError) as error:
             raise Malformed(f"its pickle is damaged ({type(error).__name__}: {error})") from None
 
     def _unknown(self, code: int) -> NoReturn:
@@ -159,6 +159,8 @@ class Unpickler:
         self._memo[index] = self._stack[-1]
 
     def _get(self, index: int) -> None:
+        if index not in self._memo:
+            raise Malformed("its pickle fetches a value that it has not kept")
         self._stack.append(self._memo[index])
 
     # Globals and what is built from them.
