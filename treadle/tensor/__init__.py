@@ -90,6 +90,7 @@ from treadle.tensor.creation import (
     zeros,
     zeros_like,
 )  # fmt: skip
+from treadle.tensor.format import get_printoptions, printoptions, set_printoptions
 from treadle.tensor.inplace import masked_fill
 from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
 from treadle.tensor.movement import (

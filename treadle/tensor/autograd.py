@@ -273,7 +273,7 @@ def _walk(
     return leaves, visited, walk.grads
 
 
-def _origin(t: Any) -> tuple[Trace, int]:
+def origin(t: Any) -> tuple[Trace, int]:
     """The trace and position in which a tensor was computed."""
     trace, pos = t._trace, t._pos
     while pos in trace.origins:
@@ -300,7 +300,7 @@ def differentiate(
                 root._trace, root._pos)  # fmt: skip
             grads = pending.setdefault(trace, {})
             _accumulate(current, grads, pos, position(current, seed))
-        wanted = {_origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
+        wanted = {origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
         leaf_index = {id(t): i for i, t in enumerate(targets) if t._needs == LEAF}
         found: list[Any | None] = [None] * len(targets)
         leaves: dict[int, tuple[Any, Any]] = {}

@@ -17,6 +17,7 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
+from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
     Lazy,
@@ -279,7 +280,12 @@ class Tensor(Lazy):
     @property
     def grad_fn(self) -> Any:
         """What computed the tensor, for people to look at; `None` for a leaf."""
-        return GradientFunction(self._node.op.name) if self._needs == DERIVED else None
+        if self._needs != DERIVED:
+            return None
+        trace, pos = autograd.origin(self)
+        call = trace.functions.get(pos)
+        node = trace.state.path()[pos].node
+        return GradientFunction(call.name if call is not None else gradient_name(node))
 
     @property
     def _backward_version(self) -> int:
@@ -549,10 +555,10 @@ class GradientFunction:
 
     def name(self) -> str:
         """The name as PyTorch writes it: `MulBackward0`."""
-        return "".join(p.capitalize() for p in self._name.split("_")) + "Backward0"
+        return self._name
 
     def __repr__(self) -> str:
-        return f"<{self.name()}>"
+        return f"<{self._name}>"
 
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:
