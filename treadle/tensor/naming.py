@@ -74,7 +74,7 @@ def _permute(axes: tuple[int, ...]) -> str:
 
 def _contract(node: Node) -> str:
     ranks = tuple(len(i.shape) for i in node.inputs)
-    names = {
+    names: dict[tuple[int, ...], str] = {
         (_VECTOR, _VECTOR): "Dot",
         (_MATRIX, _VECTOR): "Mv",
         (_MATRIX, _MATRIX): "Mm",

@@ -48,7 +48,7 @@ class Tensor(Lazy):
     def __new__(cls, data: Any = ()) -> Tensor:
         """A tensor of the data in the default dtype, as `treadle.tensor(data).float()`."""
         out = creation.tensor(data)
-        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)  # type: ignore
+        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -160,6 +160,10 @@ class Tensor(Lazy):
         array = self.numpy()
         return array.astype(dtype) if dtype is not None and dtype != array.dtype else (
             array.copy() if copy else array)  # fmt: skip
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device: (1, 0), the host."""
+        return (1, 0)
 
     def item(self) -> Any:
         """The only element as a Python number.
@@ -315,7 +319,7 @@ class Tensor(Lazy):
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
         with autograd.no_grad():
-            return view(ALIAS, self, ())  # type: ignore[no-any-return]
+            return view(ALIAS, self, ())
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
@@ -378,7 +382,7 @@ class Tensor(Lazy):
                 device = arg
         device_of(device)
         out: Any = self if dtype is None else as_dtype(self, dtype)
-        return out.clone() if copy and out is self else out  # type: ignore[no-any-return]
+        return out.clone() if copy and out is self else out
 
     def type(self, dtype: DType | None = None) -> Any:
         """In another dtype; without one, the name of the type."""
@@ -426,7 +430,7 @@ class Tensor(Lazy):
 
     def clone(self) -> Tensor:
         """A copy that later writes to this tensor do not change; gradients flow through."""
-        return record(ALIAS, (self,))  # type: ignore[no-any-return]
+        return record(ALIAS, (self,))
 
     # --- operators ---------------------------------------------------------------------------
 
@@ -453,8 +457,8 @@ class Tensor(Lazy):
     __rxor__ = ar.reflected(ar.bitwise_xor)
     __lshift__ = ar.operator(ar.bitwise_left_shift)
     __rshift__ = ar.operator(ar.bitwise_right_shift)
-    __eq__ = ar.operator(ar.eq)  # type: ignore[assignment]
-    __ne__ = ar.operator(ar.ne)  # type: ignore[assignment]
+    __eq__ = ar.operator(ar.eq)
+    __ne__ = ar.operator(ar.ne)
     __lt__ = ar.operator(ar.lt)
     __le__ = ar.operator(ar.le)
     __gt__ = ar.operator(ar.gt)
@@ -500,10 +504,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """The DLPack device: (1, 0), the host."""
-        return (1, 0)
 
 
 def _attach() -> None:
