@@ -17,6 +17,7 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
+from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
@@ -291,10 +292,6 @@ class Tensor(Lazy):
         node = trace.state.path()[pos].node
         return GradientFunction(call.name if call is not None else gradient_name(node))
 
-    @property
-    def _backward_version(self) -> int:
-        return self._version
-
     def backward(
         self,
         gradient: Tensor | None = None,
@@ -318,7 +315,7 @@ class Tensor(Lazy):
 
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
-        with autograd.no_grad():
+        with no_grad():
             return view(ALIAS, self, ())
 
     def detach_(self) -> Tensor:
