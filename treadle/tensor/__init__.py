@@ -62,6 +62,7 @@ from treadle.tensor.arithmetic import (
     trunc,
     where,
 )  # fmt: skip
+from treadle.tensor.compile import compile
 from treadle.tensor.creation import (
     arange,
     as_tensor,
@@ -129,7 +130,7 @@ from treadle.tensor.random import (
     seed,
     set_rng_state,
 )  # fmt: skip
-from treadle.tensor.record import block, flush
+from treadle.tensor.record import block, flush, step_done
 from treadle.tensor.reduction import (
     all,
     allclose,
