@@ -71,6 +71,7 @@ from treadle.tensor.autograd import (
 from treadle.tensor.autograd import (
     grad_enabled as is_grad_enabled,
 )
+from treadle.tensor.compile import compile
 from treadle.tensor.creation import (
     arange,
     as_tensor,
@@ -130,7 +131,7 @@ from treadle.tensor.random import (
     seed,
     set_rng_state,
 )  # fmt: skip
-from treadle.tensor.record import block, flush
+from treadle.tensor.record import block, flush, step_done
 from treadle.tensor.reduction import (
     all,
     allclose,
@@ -152,6 +153,6 @@ from treadle.tensor.reduction import (
     var,
 )  # fmt: skip
 from treadle.tensor.size import Size
-from treadle.tensor.tensor import Tensor
+from treadle.tensor.tensor_class import Tensor
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -14,7 +14,7 @@ from treadle.tensor.promote import as_dtype, floating, get_default_dtype, result
 from treadle.tensor.record import Lazy, record, record1, record2, record_number
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 Number = float | int | bool
 _NUMBERS = frozenset({int, float})

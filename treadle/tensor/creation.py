@@ -19,7 +19,7 @@ from treadle.tensor.promote import as_dtype, get_default_dtype, number_dtype
 from treadle.tensor.record import Lazy, concrete, record
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 np = LazyModule("numpy")
 

@@ -11,7 +11,7 @@ from treadle.ops.view import EXPAND
 from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import record, view
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 
 def sizes(values: tuple[Any, ...]) -> tuple[int, ...]:

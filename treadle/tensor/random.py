@@ -23,7 +23,7 @@ from treadle.tensor.promote import as_dtype, get_default_dtype
 from treadle.tensor.record import block, record, scalar
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 np = LazyModule("numpy")
 
@@ -115,7 +115,8 @@ def set_rng_state(state: Any) -> None:
 
 def next_key(generator: Generator | None = None) -> Any:
     """The next key of a generator as a scalar input of the plan."""
-    return scalar((generator or default_generator).next_key(), dt.int64)
+    draw = (generator or default_generator).next_key
+    return scalar(draw(), dt.int64, draw)
 
 
 def host_generator(generator: Generator | None = None) -> Any:

@@ -19,7 +19,7 @@ from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
-    from treadle.tensor.tensor import Tensor
+    from treadle.tensor.tensor_class import Tensor
 
 Dims = int | Sequence[int] | None
 
