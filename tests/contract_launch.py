@@ -93,9 +93,7 @@ class Bound:
         counters = [iter(range(0, step.tasks, step.grain)) for step in self.plan.steps]
 
         def work(thread: int) -> None:
-            for step, params, counter in zip(
-                self.plan.steps, self.params, counters, strict=True
-            ):
+            for step, params, counter in zip(self.plan.steps, self.params, counters, strict=True):
                 for begin in counter:
                     end = min(step.tasks, begin + step.grain)
                     self._call(params, self.scratch[thread], begin, end)

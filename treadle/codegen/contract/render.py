@@ -73,9 +73,7 @@ class _Kernel:
         """Emits the loop over tasks."""
         f = self.f
         slots, self.params, self.scratch, begin, end = self.function.args
-        self.number = {
-            name: f.word(self.params, self.layout.number(name)) for name in NUMBERS
-        }
+        self.number = {name: f.word(self.params, self.layout.number(name)) for name in NUMBERS}
         self.buffers = [self._buffer(slots, i) for i in range(self.layout.buffers)]
         self.workspace = self.buffers[-1]
         self.tabled = f.cell(f.index(-1))
@@ -117,9 +115,7 @@ class _Kernel:
         self, operand: int, kind: int, at: Any, start: Value, count: Value, padded: Value,
         base: Value,
     ) -> None:  # fmt: skip
-        self.addresses.table(
-            self.f, self.params, operand, kind, at, start, count, padded, base
-        )
+        self.addresses.table(self.f, self.params, operand, kind, at, start, count, padded, base)
 
     def _steps(self, k: Value, depth: Value) -> None:
         """Offsets of A and B along k, unless the tables hold them already."""
@@ -243,9 +239,7 @@ class _Kernel:
         steps_at = f.builder.select(pack.raw, self._place("a_steps"), self._place("steps"))
         return rows_at, steps_at
 
-    def _choose_b(
-        self, batch: Value, first: Value, k: Value, depth: Value
-    ) -> tuple[Any, Value]:
+    def _choose_b(self, batch: Value, first: Value, k: Value, depth: Value) -> tuple[Any, Value]:
         """Where the panel of B at column `first` is, and how far its rows are apart."""
         f, tile, number = self.f, self.tile, self.number
         width = tile.width * tile.itemsize

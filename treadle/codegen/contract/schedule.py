@@ -57,9 +57,7 @@ class Schedule:
     workspace: int
 
 
-def schedule(
-    contraction: Contraction, sizes: Sequence[int], target: Machine
-) -> Schedule:
+def schedule(contraction: Contraction, sizes: Sequence[int], target: Machine) -> Schedule:
     """Cuts a contraction into launches.
 
     `sizes` are those of the launch as `Contraction` describes them: extents, then strides.
@@ -73,9 +71,7 @@ class _Planner:
         self.layout = Layout(contraction)
         self.tile: Tile = choose(target, contraction.accumulator)
         self.sizes = coalesce(self.layout, sizes)
-        self.batches, self.m, self.n, self.k = (
-            prod(self._extents(kind)) for kind in (B, M, N, K)
-        )
+        self.batches, self.m, self.n, self.k = (prod(self._extents(kind)) for kind in (B, M, N, K))
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
     def schedule(self) -> Schedule:
@@ -159,9 +155,7 @@ class _Planner:
         c, numbers = self.c, self.numbers
         in_place = c.a.dtype is c.accumulator
         numbers["pack_a"] = int(not in_place or numbers["n_block"] >= _PACK_COLUMNS)
-        direct = (
-            c.b.unit == "n" and c.b.dtype is c.accumulator and prod(self._extents(K)[:-1]) == 1
-        )
+        direct = c.b.unit == "n" and c.b.dtype is c.accumulator and prod(self._extents(K)[:-1]) == 1
         numbers["b_mode"] = SHARED if numbers["m_blocks"] > 1 else LOCAL
         if direct and self.m <= 4 * self.tile.rows:
             numbers["b_mode"] = DIRECT
