@@ -8,6 +8,7 @@ from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
 from treadle.graph.columns import lower_columns
 from treadle.graph.contraction import lower_contraction
+from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
 from treadle.graph.loops import lower_loops
@@ -68,7 +69,7 @@ def build(
 def run_passes(outputs: Sequence[Node]) -> list[Node]:
     """The graph passes: each is Graph to Graph."""
     roots = list(outputs)
-    for each in (simplify, expand, simplify):
+    for each in (simplify, expand_convolutions, expand, simplify):
         roots = each(roots)
         if settings.check:
             verify_graph(roots)
@@ -112,10 +113,10 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return [lower_columns(group, step.stored, fusion.strides, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.strides, places)]
-    assert group.node is not None
     if group.kind == "scatter":
-        return list(lower_scatter(group.node, fusion, places))
+        return list(lower_scatter(group, fusion.strides, places))
     node = group.node
+    assert node is not None
     reads = tuple([(places[x], x.dtype, x.shape) for x in node.inputs])
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
-from treadle.graph.convolution import expand_conv
 from treadle.graph.simplify import rewrite, simpler
 from treadle.ir.node import Node
-from treadle.ops.contract import CONTRACT, CONV, contract
+from treadle.ops.contract import CONTRACT, contract
 from treadle.ops.pointwise import cast, mul
 from treadle.ops.reduce import PARTIAL, combine_of, total
 from treadle.ops.table import make
@@ -34,8 +33,6 @@ def expand(outputs: Sequence[Node]) -> list[Node]:
 
 
 def _rule(node: Node) -> Node | None:
-    if node.op is CONV:
-        return expand_conv(node)
     if node.op is CONTRACT:
         return _canonical(node)
     if node.op.kind == "reduce" and node.op is not PARTIAL:

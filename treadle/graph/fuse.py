@@ -21,6 +21,7 @@ from treadle.graph.group import (
 )
 from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.pull import Index, Pull, Read, Value
+from treadle.graph.scatter import scatter_group
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
 
@@ -223,7 +224,11 @@ class Fusion:
         kind = node.op.kind
         if kind == "contract":
             group = self._new_contraction(node)
-        elif kind in ("host", "scatter"):
+        elif kind == "scatter":
+            group = scatter_group(
+                len(self.groups), node, self.leaves, self.strides, self.found.unrolled
+            )
+        elif kind == "host":
             pull = Pull(Space(), self.leaves, self.strides, self.found.unrolled)
             group = Group(len(self.groups), kind, pull, [], node=node)
         elif kind == "reduce" and node not in self.found.unrolled:

@@ -38,7 +38,8 @@ class Group:
     kind: `loops` (pointwise work and rows: reductions run along the inner loops), `columns`
     (reductions across rows, side by side along the inner loop), `contract`, `scatter`, `host`.
     `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced.
-    `ancestors` has the bit of every group that must run before.
+    `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
+    is added and the position that it is added at, `target` the index of the result.
     """
 
     number: int
@@ -51,6 +52,8 @@ class Group:
     node: Node | None = None
     operands: Operands | None = None
     ancestors: int = 0
+    elements: list[Value] = field(default_factory=list)
+    target: Index = ()
 
     @property
     def space(self) -> Space:

@@ -55,10 +55,10 @@ def _outside_reads(group: Group) -> set[Node]:
     out: set[Node] = set()
     if group.operands is not None:
         out |= {group.operands.left.base, group.operands.right.base}
-    if group.kind in ("host", "scatter"):
+    if group.kind == "host":
         assert group.node is not None
         out |= set(group.node.inputs)
-    for v in ordered(group.members.values()):
+    for v in ordered([*group.members.values(), *group.elements]):
         if isinstance(v.body, Read):
             out.add(v.body.node)
     return out
