@@ -47,6 +47,7 @@ def test_explain_names_what_changed() -> None:
     def f(n: int) -> float:
         return float((treadle.from_numpy(np.ones(n, np.float32)) * 3).sum().item())
 
+    treadle.flush()
     f(11)
     f(12)
     why = treadle.explain()
