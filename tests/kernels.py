@@ -57,9 +57,7 @@ def operand(number: int, dtype: DType) -> Load:
     return Load(f"x{number}", Var("i"), dtype)
 
 
-def apply(
-    op: str, dtype: DType, *arrays: np.ndarray, target: Target | None = None
-) -> np.ndarray:
+def apply(op: str, dtype: DType, *arrays: np.ndarray, target: Target | None = None) -> np.ndarray:
     """An operator applied to whole arrays by generated code."""
     xs = [operand(i, dtype) for i in range(len(arrays))]
     value: Expr = Unary(op, xs[0]) if len(xs) == 1 else Binary(op, xs[0], xs[1])
