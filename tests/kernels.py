@@ -9,23 +9,20 @@ import numpy as np
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
-from treadle.codegen import image, jit, render
+from treadle.codegen.compile import image_of
+from treadle.codegen.executable import place
 from treadle.codegen.target import Target, host
 from treadle.ir.loop import Binary, Const, Expr, For, Kernel, Load, Param, Size, Store, Unary, Var
 
 _SIGNATURE = ctypes.CFUNCTYPE(
     ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64
 )
-_MEMORY = image.Memory()
 
 
 def compiled(kernel: Kernel, target: Target | None = None) -> int:
-    """The address of a kernel's code."""
-    target = target or host()
-    module = jit.new_module(target)
-    render.render(module, kernel, target, "kernel")
-    made = image.link(jit.compile_module(module, target).object)
-    return _MEMORY.place([made])[0] + made.symbols["kernel"]
+    """The address of a kernel's code, made anew without any cache."""
+    made = image_of(kernel, target or host())
+    return place([made])[0] + made.symbols["kernel"]
 
 
 def call(

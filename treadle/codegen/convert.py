@@ -25,7 +25,7 @@ def from_memory(emit: Emit, raw: Any, dtype: DType) -> Value:
     b = emit.builder
     lanes = raw.type.count if isinstance(raw.type, ir.VectorType) else 1
     if dtype is dt.bool_:
-        return Value(emit, raw, dt.uint8).compare("ne", 0)
+        return Value(emit, raw, dt.uint8).differs(0)
     if dtype is dt.bfloat16:
         wide = b.zext(raw, llvm_type(dt.uint32, lanes))
         return (Value(emit, wide, dt.uint32) << 16).bits(dt.float32)
@@ -59,7 +59,7 @@ def cast(value: Value, dtype: DType) -> Value:
     to float16 and bfloat16 by rounding to even, the result being carried as float32.
     """
     if dtype is dt.bool_:
-        return value if value.dtype is dt.bool_ else value.compare("ne", 0)
+        return value if value.dtype is dt.bool_ else value.differs(0)
     result = carried(dtype)
     if result.kind == "f":
         wide = _to_float(value, result)

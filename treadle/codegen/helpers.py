@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.codegen.convert import cast
@@ -32,7 +33,7 @@ def _call_remainder(a: Value, b: Value) -> Value:
     return Value(a.emit, a.emit.builder.call(function, [a.raw, b.raw]), dt.float64)
 
 
-def _define_remainder(outer: Emit) -> ir.Function:
+def _define_remainder(outer: Emit) -> Any:
     """Long division in base two of the significands, 11 digits at a time."""
     double = llvm_type(dt.float64)
     kind = ir.FunctionType(double, [double, double])

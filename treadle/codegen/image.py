@@ -8,17 +8,12 @@ run is that image; loading it needs neither LLVM nor a linker.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from treadle.base.errors import CompileError
-
-ALIGNMENT: Final = 4096
-"""Images are placed at multiples of this: AArch64 addresses its constants by page."""
 
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 1, 2, 4, 8
 _SHF_ALLOC: Final = 2
@@ -70,7 +65,7 @@ def link(data: bytes) -> Image:
                 if address is None:
                     raise CompileError(f"the kernel calls {name!r}, which nobody provides")
                 relocate(code, info & 0xFFFFFFFF, base + offset, address + addend)
-    return Image(bytes(code), {n: a for n, a in symbols if n and a is not None})
+    return Image(bytes(code), _exported(data, sections, symbols))
 
 
 def _sections(data: bytes) -> list[_Section]:
@@ -116,6 +111,18 @@ def _symbols(data: bytes, sections: list[_Section]) -> list[tuple[str, int | Non
     return found
 
 
+def _exported(
+    data: bytes, sections: list[_Section], symbols: list[tuple[str, int | None]]
+) -> dict[str, int]:
+    """The places of the symbols that are visible from outside."""
+    table = next((s for s in sections if s.kind == _SHT_SYMTAB), None)
+    found: dict[str, int] = {}
+    for i, (name, place) in enumerate(symbols):
+        if table is not None and place is not None and data[table.offset + 24 * i + 4] >> 4:
+            found[name] = place
+    return found
+
+
 def _relocate_x86(code: bytearray, kind: int, at: int, target: int) -> None:
     if kind not in (2, 4):  # R_X86_64_PC32, R_X86_64_PLT32
         raise CompileError(f"no way to fill in the x86-64 reference of kind {kind}")
@@ -143,35 +150,3 @@ _RELOCATORS: Final[dict[int, Callable[[bytearray, int, int, int], None]]] = {
     62: _relocate_x86,
     183: _relocate_arm,
 }
-
-
-class Memory:
-    """Executable memory that holds images for as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._held: list[mmap.mmap] = []
-
-    def place(self, images: list[Image]) -> list[int]:
-        """Copies images to executable memory and returns the address of each.
-
-        The memory is writable while it is filled and never afterwards.
-        """
-        starts, total = [], 0
-        for image in images:
-            starts.append(total)
-            total += len(image.code) + -len(image.code) % ALIGNMENT
-        if total == 0:
-            return []
-        memory = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for start, image in zip(starts, images, strict=True):
-            memory[start : start + len(image.code)] = image.code
-        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        libc = ctypes.CDLL(None, use_errno=True)
-        protect = libc.mprotect
-        protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        if protect(base, total, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
-            raise CompileError(
-                f"the system grants no executable memory (error {ctypes.get_errno()})"
-            )
-        self._held.append(memory)
-        return [base + start for start in starts]

@@ -16,22 +16,22 @@ _llvm = LazyModule("llvmlite.binding")
 
 @dataclass(slots=True)
 class Stages:
-    """What a kernel looked like on its way; each stage is made when it is asked for."""
+    """A module on its way to machine code; the readable stages are made when asked for."""
 
     rendered: str
-    module: Any
-    machine: Any
     object: bytes
+    _module: Any
+    _machine: Any
 
     @property
     def optimised(self) -> str:
         """LLVM's text after the passes."""
-        return str(self.module)
+        return str(self._module)
 
     @property
     def assembly(self) -> str:
-        """The machine code, readable."""
-        return str(self.machine.emit_assembly(self.module))
+        """The machine code, readable. Asking for it changes `optimised`."""
+        return str(self._machine.emit_assembly(self._module))
 
 
 def new_module(target: Target, name: str = "treadle") -> Any:
@@ -42,20 +42,20 @@ def new_module(target: Target, name: str = "treadle") -> Any:
     return module
 
 
-def compile_module(module: Any, target: Target) -> Stages:
-    """Optimises an `llvmlite.ir` module and makes its object file.
+def compile_module(text: str, target: Target, name: str = "treadle") -> Stages:
+    """Optimises a module of LLVM IR and makes its object file.
 
+    text: the module as LLVM spells it; target: what it is for; name: what errors call it.
     Raises `CompileError` with LLVM's own words where the module is malformed.
     """
-    text = str(module)
-    try:
-        parsed = _llvm.parse_assembly(text)
-        parsed.verify()
-    except RuntimeError as error:
-        raise CompileError(f"LLVM refuses the code made for {module.name}: {error}") from error
     machine = _machine(target)
-    _optimise(parsed, machine)
-    return Stages(text, parsed, machine, machine.emit_object(parsed))
+    try:
+        module = _llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refuses the code made for {name}: {error}") from error
+    _optimise(module, machine)
+    return Stages(text, machine.emit_object(module), module, machine)
 
 
 def _optimise(module: Any, machine: Any) -> None:
@@ -69,7 +69,6 @@ def _optimise(module: Any, machine: Any) -> None:
     passes.add_instruction_combine_pass()
     passes.add_new_gvn_pass()
     passes.add_simplify_cfg_pass()
-    passes.add_licm_pass() if hasattr(passes, "add_licm_pass") else None
     passes.add_instruction_combine_pass()
     passes.add_dead_code_elimination_pass()
     for function in module.functions:

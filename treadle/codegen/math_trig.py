@@ -80,7 +80,7 @@ def tan(x: Value) -> Value:
         return cast(tan(cast(x, dt.float64)), dt.float32)
     quadrant, high, low = _with_large(x, _reduced_64)
     sine, cosine = _sine_64(high, low), _cosine_64(high, low)
-    odd = (quadrant & 1).compare("ne", 0)
+    odd = (quadrant & 1).differs(0)
     return x.equals(0).where(x, odd.where(-cosine, sine) / odd.where(sine, cosine))
 
 
@@ -121,8 +121,8 @@ def _quarter(x: Value, shift: int) -> Value:
         quadrant, high, low = _with_large(x, _reduced_64)
         turn = quadrant + shift
         sine, cosine = _sine_64(high, low), _cosine_64(high, low)
-    chosen = (turn & 1).compare("ne", 0).where(cosine, sine)
-    return (turn & 2).compare("ne", 0).where(-chosen, chosen)
+    chosen = (turn & 1).differs(0).where(cosine, sine)
+    return (turn & 2).differs(0).where(-chosen, chosen)
 
 
 def _sine_32(r: Value) -> Value:

@@ -77,7 +77,7 @@ def _is_finite(x: Value) -> Value:
 
 
 def _never(x: Value) -> Value:
-    return x.compare("ne", x)
+    return x.differs(x)
 
 
 def _always(x: Value) -> Value:
@@ -87,7 +87,7 @@ def _always(x: Value) -> Value:
 def _float_mod(a: Value, b: Value) -> Value:
     """Python's `%`: the sign of the divisor."""
     remainder = float_remainder(a, b)
-    wrong = ((remainder < 0) ^ (b < 0)) & remainder.compare("ne", 0)
+    wrong = ((remainder < 0) ^ (b < 0)) & remainder.differs(0)
     zero = remainder.equals(0)
     return wrong.where(remainder + b, zero.where(remainder.copysign(b), remainder))
 
@@ -96,7 +96,7 @@ def _float_floordiv(a: Value, b: Value) -> Value:
     """Python's `//`; by zero it divides as `/` does."""
     remainder = float_remainder(a, b)
     quotient = nearest((a - remainder) / b)
-    wrong = ((remainder < 0) ^ (b < 0)) & remainder.compare("ne", 0)
+    wrong = ((remainder < 0) ^ (b < 0)) & remainder.differs(0)
     quotient = wrong.where(quotient - 1.0, quotient)
     divided = a / b
     quotient = quotient.equals(0).where(quotient.copysign(divided), quotient)
@@ -142,7 +142,7 @@ def _floordiv(a: Value, b: Value) -> Value:
     if a.dtype.kind == "u":
         return quotient
     remainder = a - quotient * b
-    wrong = ((remainder < 0) ^ (b < 0)) & remainder.compare("ne", 0) & b.compare("ne", 0)
+    wrong = ((remainder < 0) ^ (b < 0)) & remainder.differs(0) & b.differs(0)
     return wrong.where(quotient - 1, quotient)
 
 
@@ -158,17 +158,17 @@ def _mod(a: Value, b: Value) -> Value:
     remainder = _remainder(a, b)
     if a.dtype.kind == "u":
         return remainder
-    wrong = ((remainder < 0) ^ (b < 0)) & remainder.compare("ne", 0)
+    wrong = ((remainder < 0) ^ (b < 0)) & remainder.differs(0)
     return wrong.where(remainder + b, remainder)
 
 
 def _integer_power(a: Value, b: Value) -> Value:
     """Wraps; a negative exponent gives 0, but for the bases 1 and -1."""
-    known = b.known
+    known = b.known if isinstance(b.known, int) else None
     result, square = a.like(1), a
     bits = b.dtype.bits if known is None or known < 0 else known.bit_length()
     for i in range(bits):
-        odd = ((b >> i) & 1).compare("ne", 0)
+        odd = ((b >> i) & 1).differs(0)
         result = odd.where(result * square, result)
         square = square * square
     if b.dtype.kind == "u" or (known is not None and known >= 0):
@@ -233,7 +233,12 @@ _INTEGER_UNARY: Final[dict[str, _Unary]] = {
     "sign": _sign,
 }
 _COMMON: Final[dict[str, _Binary]] = {
-    **{op: (lambda a, b, op=op: a.compare(op, b)) for op in ("lt", "le", "gt", "ge", "eq", "ne")},
+    "lt": Value.__lt__,
+    "le": Value.__le__,
+    "gt": Value.__gt__,
+    "ge": Value.__ge__,
+    "eq": Value.equals,
+    "ne": Value.differs,
     "max": maximum,
     "min": minimum,
 }

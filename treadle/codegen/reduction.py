@@ -82,7 +82,7 @@ def _reduced(x: Value) -> tuple[Value, Value, Value]:
     angle, lost = two_product(fraction, fraction.like(_HALF_PI_HIGH))
     lost = lost + fraction * _HALF_PI_LOW + error * _HALF_PI_HIGH
     angle, lost = quick_two_sum(angle, lost)
-    below = flip.compare("ne", 0) ^ (x < 0)
+    below = flip.differs(0) ^ (x < 0)
     quadrant = (x < 0).where(0 - quadrant, quadrant)
     return quadrant, below.where(-angle, angle), below.where(-lost, lost)
 

@@ -228,6 +228,10 @@ class Value:
         """Whether equal; `==` itself stays identity, so that values can be dictionary keys."""
         return self.compare("eq", other)
 
+    def differs(self, other: Value | Number) -> Value:
+        """Whether not equal; a NaN differs from itself."""
+        return self.compare("ne", other)
+
     def is_nan(self) -> Value:
         """Whether not a number."""
         raw = self.emit.builder.fcmp_unordered("uno", self.raw, self.raw)

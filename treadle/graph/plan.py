@@ -120,7 +120,8 @@ def _show_step(plan: Plan, step: Launch | HostCall) -> str:
         return f"{place_name(plan, step.output[0])} = host {step.label}({inputs})"
     reads: list[str] = []
     writes: list[str] = []
-    for param, place in zip(step.kernel.params, step.buffers, strict=True):
+    # A contraction has a last parameter that no plan names: the workspace of its schedule.
+    for param, place in zip(step.kernel.params, step.buffers, strict=False):
         text = f"{place_name(plan, place)}:{param.dtype.name}"
         if param.mode != "in":
             writes.append(text)

@@ -88,9 +88,7 @@ class _Text:
         return "\n".join(self.lines) + "\n"
 
     def _kernel(self, kernel: Kernel) -> None:
-        params = ", ".join(
-            f"{p.mode} {self.bind(p.name)}: {p.dtype.name}" for p in kernel.params
-        )
+        params = ", ".join(f"{p.mode} {self.bind(p.name)}: {p.dtype.name}" for p in kernel.params)
         name = "kernel" if self.canonical else f"kernel {kernel.name}"
         self.lines.append(f"{name}({params}), {kernel.sizes} size{'s' * (kernel.sizes != 1)}")
         self.statement(kernel.body, 1)

@@ -36,20 +36,19 @@ class Runnable(Protocol):
         ...
 
 
-def _unshared_count() -> int:
-    """What `sys.getrefcount` says of a buffer that only the list of leaves refers to."""
-    leaves = [object()]
-    return min(sys.getrefcount(leaf) for leaf in leaves)
+def _reference_counts(leaves: list[Any]) -> list[int]:
+    return [sys.getrefcount(leaf) for leaf in leaves]
 
 
-_UNSHARED: Final = _unshared_count()
+_UNSHARED: Final = _reference_counts([object()])[0]
+"""What the count is for a binding that only the list of leaves refers to."""
 
 
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
     """The inputs whose memory nobody will read again: a plan may write results there."""
-    count = sys.getrefcount
+    counts = _reference_counts(leaves)
     return tuple(
-        [i for i, leaf in enumerate(leaves) if count(leaf) == _UNSHARED and type(leaf) is Buffer]
+        [i for i, n in enumerate(counts) if n == _UNSHARED and type(leaves[i]) is Buffer]
     )
 
 
