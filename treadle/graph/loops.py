@@ -137,6 +137,10 @@ class _Rows:
             self.stage[v] = max([self.stage[a] for a in v.args], default=0) + own
         passes = self._passes()
         self.bound = name_values(self.order, [*rows, *self.cols])
+        ends = [r.value for r in self.roots if not r.value.mask & self.mask]
+        if len(ends) > 1:
+            # All that is read is read before anything is written: an output may lie on an input.
+            self.bound.update(v for v in ends if v.body is not None)
         scratch = self._scratch(passes)
         last = max([*passes, *[self.stage[v] for v in self.order]], default=0)
         for k in range(last + 1):

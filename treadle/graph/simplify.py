@@ -12,10 +12,21 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
-from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
+from treadle.ops.pointwise import ADD, CAST, DIV, GT, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
-from treadle.ops.view import EXPAND, FLIP, PERMUTE, RESHAPE, SLICE, expand, permute, reshape
+from treadle.ops.view import (
+    EXPAND,
+    FLIP,
+    PERMUTE,
+    RESHAPE,
+    SLICE,
+    SPREAD,
+    expand,
+    permute,
+    reshape,
+    unslice,
+)
 
 np = LazyModule("numpy")
 
@@ -25,6 +36,30 @@ Rule = Callable[[Node], Node | None]
 def simplify(outputs: Sequence[Node]) -> list[Node]:
     """The same outputs from fewer nodes."""
     return rewrite(outputs, simpler)
+
+
+def share_masks(outputs: Sequence[Node]) -> list[Node]:
+    """Asks `relu(x) > 0` instead of `x > 0` wherever relu(x) is there: then x need not be kept."""
+    rectified: dict[Node, Node] = {}
+    for node in topological(outputs):
+        if node.op is WHERE:
+            c, a, b = node.inputs
+            if c.op is GT and c.inputs[0] is a and is_number(b, 0) and is_number(c.inputs[1], 0):
+                rectified[c] = node
+    if not rectified:
+        return list(outputs)
+    new: dict[Node, Node] = {}
+    for node in topological(outputs):
+        inputs = tuple(
+            [
+                make(GT, (new[rectified[i]], i.inputs[1]))
+                if i in rectified and rectified[i] in new and rectified[i] is not node
+                else new[i]
+                for i in node.inputs
+            ]
+        )
+        new[node] = node.with_inputs(inputs) if inputs else node
+    return [new[o] for o in outputs]
 
 
 def rewrite(outputs: Sequence[Node], rule: Rule) -> list[Node]:
@@ -263,7 +298,7 @@ def _flip(node: Node) -> Node | None:
 
 
 def _trivial_reduce(node: Node) -> Node | None:
-    """A reduction of nothing, or of single elements."""
+    """A reduction of single elements, or of windows that were spread without overlap."""
     if "axes" not in node.op.attr_names or node.op.name == "partial":
         return None
     (axes,) = node.attrs
@@ -271,7 +306,35 @@ def _trivial_reduce(node: Node) -> Node | None:
     wide = tuple([a for a in axes if x.shape[a] != 1])
     if not wide:
         return x
+    if node.op.name == "sum" and x.op is SPREAD:
+        return _gathered(node, x)
     return make(node.op, (x,), (wide,)) if wide != axes else None
+
+
+def _gathered(node: Node, x: Node) -> Node | None:
+    """The sum of windows laid side by side: each element lies in one window at most."""
+    axes, steps, dilations, extents = x.attrs
+    source = x.inputs[0]
+    rank = len(source.shape)
+    inner = tuple(range(rank - len(axes), rank))
+    sizes = source.shape[rank - len(axes) :]
+    if node.attrs[0] != inner or sizes != steps or any(d != 1 for d in dilations):
+        return None
+    order: list[int] = []
+    merged: list[int] = []
+    for d in range(rank - len(axes)):
+        order.append(d)
+        merged.append(source.shape[d])
+        if d in axes:
+            j = axes.index(d)
+            order.append(inner[j])
+            merged[-1] *= sizes[j]
+    flat = reshape(permute(source, tuple(order)), tuple(merged))
+    whole = list(merged)
+    for axis, extent in zip(axes, extents, strict=True):
+        whole[axis] = extent
+    zeros, ones = (0,) * len(whole), (1,) * len(whole)
+    return reshape(unslice(flat, tuple(whole), zeros, ones), node.shape)
 
 
 def _fold(node: Node) -> Node | None:
