@@ -1,0 +1,179 @@
+"""Reductions: one value from all elements along some axes, which stay as extents of 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from treadle.base import dtype as dt
+from treadle.base.dtype import DType
+from treadle.base.errors import ShapeError
+from treadle.base.lazy import LazyModule
+from treadle.base.shape import Shape
+from treadle.ir.node import Node
+from treadle.ops import source, view
+from treadle.ops.table import (
+    NO_GRADIENT,
+    TABLE,
+    Arg,
+    Op,
+    Sample,
+    make,
+    no_lowering,
+    per_input,
+)
+
+np = LazyModule("numpy")
+
+
+def _infer(name: str, combine: str) -> Callable[..., tuple[Shape, DType]]:
+    def infer(x: Any, axes: tuple[int, ...]) -> tuple[Shape, DType]:
+        if combine in ("max", "min") and any(x.shape[a] == 0 for a in axes):
+            raise ShapeError(f"{name} over an empty dimension of {tuple(x.shape)} has no value")
+        return tuple(1 if i in axes else n for i, n in enumerate(x.shape)), x.dtype
+
+    return infer
+
+
+def _reduce(
+    name: str,
+    combine: str,
+    doc: str,
+    ref: Callable[..., Any],
+    gradient: Callable[[Node, Node], Node | None] | None,
+    dtypes: tuple[DType, ...] = (dt.float32, dt.float64, dt.int64),
+) -> Op:
+    shapes = (((3, 5), (1,)), ((3, 5), (0,)), ((2, 3, 4), (0, 2)), ((7,), (0,)))
+    return Op(
+        name=name,
+        kind="reduce",
+        attr_names=("axes",),
+        infer=_infer(name, combine),
+        vjp=per_input(gradient) if gradient else NO_GRADIENT,
+        lower=no_lowering,
+        ref=ref,
+        samples=tuple(
+            Sample((Arg(shape, d, 0.5 if combine == "mul" else -2.0),), (axes,))
+            for d in dtypes
+            for shape, axes in shapes
+        ),
+        doc=doc,
+        combine=combine,
+    )
+
+
+def _sum_gradient(node: Node, g: Node) -> Node:
+    return view.expand(g, node.inputs[0].shape)
+
+
+def _prod_gradient(node: Node, g: Node) -> Node:
+    x = node.inputs[0]
+    return _op("div", _op("mul", view.expand(_op("mul", g, node), x.shape), _one(x)), x)
+
+
+def _ties_gradient(node: Node, g: Node) -> Node:
+    """Shared evenly among equal extrema, as PyTorch's amax does."""
+    x = node.inputs[0]
+    hit = make(TABLE["cast"], (_op("eq", x, node),), (x.dtype,))
+    count = make(SUM, (hit,), (node.attrs[0],))
+    return _op("mul", hit, _op("div", g, count))
+
+
+def _first_gradient(node: Node, g: Node) -> Node:
+    """All of it to the first extremum in row-major order, as PyTorch's max(dim) does."""
+    x = node.inputs[0]
+    position = _position(x.shape, node.attrs[0])
+    hit = _op("eq", x, node)
+    last = source.constant(2**62, dt.int64)
+    first = make(MIN_REDUCE, (make(TABLE["where"], (hit, position, last)),), (node.attrs[0],))
+    chosen = _op("eq", position, first)
+    return make(TABLE["where"], (chosen, g, source.constant(0, x.dtype)))
+
+
+def _position(shape: Shape, axes: tuple[int, ...]) -> Node:
+    """The row-major position within the reduced axes."""
+    total: Node | None = None
+    step = 1
+    for axis in reversed(axes):
+        part = source.iota(shape, axis)
+        if step > 1:
+            part = _op("mul", part, source.constant(step, dt.int64))
+        total = part if total is None else _op("add", part, total)
+        step *= shape[axis]
+    return source.iota(shape, 0) if total is None else total
+
+
+def _op(name: str, a: Node, b: Node) -> Node:
+    # Looked up by name: the element-wise room stands on this one for its own gradients.
+    return make(TABLE[name], (a, b))
+
+
+def _one(x: Node) -> Node:
+    return source.constant(1, x.dtype)
+
+
+SUM: Final = _reduce(
+    "sum", "add", "sum of the elements", lambda x, axes: np.sum(x, axes, x.dtype, keepdims=True),
+    _sum_gradient,
+)  # fmt: skip
+PROD: Final = _reduce(
+    "prod", "mul", "product of the elements",
+    lambda x, axes: np.prod(x, axes, x.dtype, keepdims=True), _prod_gradient,
+)  # fmt: skip
+AMAX: Final = _reduce(
+    "amax", "max", "largest element, NaN if any is; ties share the gradient",
+    lambda x, axes: np.max(x, axes, keepdims=True), _ties_gradient,
+)  # fmt: skip
+AMIN: Final = _reduce(
+    "amin", "min", "smallest element, NaN if any is; ties share the gradient",
+    lambda x, axes: np.min(x, axes, keepdims=True), _ties_gradient,
+)  # fmt: skip
+MAX_REDUCE: Final = _reduce(
+    "max_first", "max", "largest element; the first of equals takes the gradient",
+    lambda x, axes: np.max(x, axes, keepdims=True), _first_gradient,
+)  # fmt: skip
+MIN_REDUCE: Final = _reduce(
+    "min_first", "min", "smallest element; the first of equals takes the gradient",
+    lambda x, axes: np.min(x, axes, keepdims=True), _first_gradient,
+)  # fmt: skip
+ANY: Final = _reduce(
+    "any", "or", "whether any element is true", lambda x, axes: np.any(x, axes, keepdims=True),
+    None, (dt.bool_,),
+)  # fmt: skip
+ALL: Final = _reduce(
+    "all", "and", "whether every element is true", lambda x, axes: np.all(x, axes, keepdims=True),
+    None, (dt.bool_,),
+)  # fmt: skip
+
+
+def initial(op: Op, dtype: DType) -> Any:
+    """The neutral element of a reduction in a dtype."""
+    if op.combine == "add":
+        return 0
+    if op.combine == "mul":
+        return 1
+    if op.combine in ("and", "or"):
+        return op.combine == "and"
+    if dtype.is_floating_point:
+        return float("-inf") if op.combine == "max" else float("inf")
+    if dtype is dt.bool_:
+        return op.combine == "min"
+    low = 0 if dtype.kind == "u" else -(2 ** (dtype.bits - 1))
+    high = 2 ** (dtype.bits - (dtype.kind != "u")) - 1
+    return low if op.combine == "max" else high
+
+
+def total(x: Node, axes: tuple[int, ...]) -> Node:
+    """The sum along axes, which stay as extents of 1."""
+    return make(SUM, (x,), (axes,)) if axes else x
+
+
+def sum_to(x: Node, shape: Shape) -> Node:
+    """Sums a gradient over the axes along which its operand of `shape` was broadcast."""
+    if x.shape == shape:
+        return x
+    extra = len(x.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and x.shape[i + extra] != 1
+    )
+    return view.reshape(total(x, axes), shape)

@@ -1,0 +1,132 @@
+"""Running a trace: from its last state and the tensors still alive to memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from treadle.graph.capture import DERIVED, State, Trace
+from treadle.graph.history import needed
+from treadle.ir.node import Node
+from treadle.ops.table import INPUT
+from treadle.runtime.buffer import Buffer
+from treadle.runtime.engine import prepare
+
+
+class Runnable(Protocol):
+    """A plan bound to machine code."""
+
+    def run(self, leaves: Sequence[Any]) -> list[Buffer]:
+        """The buffers of the outputs, given the bindings of the inputs."""
+        ...
+
+
+def _unshared_count() -> int:
+    """What `sys.getrefcount` says of a buffer that only the list of leaves refers to."""
+    leaves = [object()]
+    return min(sys.getrefcount(leaf) for leaf in leaves)
+
+
+_UNSHARED: Final = _unshared_count()
+
+
+def _donated(leaves: list[Any]) -> tuple[int, ...]:
+    """The inputs whose memory nobody will read again: a plan may write results there."""
+    count = sys.getrefcount
+    return tuple(
+        [i for i, leaf in enumerate(leaves) if count(leaf) == _UNSHARED and type(leaf) is Buffer]
+    )
+
+
+def submit(trace: Trace) -> None:
+    """Runs what is pending in a trace, and gives their memory to the tensors alive.
+
+    Raises:
+        IndexBoundsError: an index or label was out of range; no tensor has changed its memory.
+    """
+    live = trace.live()
+    trace.done = True
+    state = trace.state
+    owed = _owed(trace, live)
+    wanted = tuple(sorted({t._pos for t in live}))
+    saved, outputs = _outputs(state, wanted, owed)
+    if outputs:
+        try:
+            by_position = _run(state, trace.leaves, outputs, _donated(trace.leaves))
+        except BaseException as error:
+            trace.error = error
+            raise
+        for t in live:
+            t._buffer = by_position[t._pos]
+        if saved:
+            _keep(trace, state, saved, by_position)
+    _forget(trace, live, bool(owed))
+
+
+def submit_part(trace: Trace, t: Any) -> None:
+    """Computes one value of a trace that another thread is recording, which stays pending."""
+    state = trace.state
+    leaves = list(trace.leaves)
+    t._buffer = _run(state, leaves, (t._pos,), ())[t._pos]
+
+
+def _run(
+    state: State, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
+) -> dict[int, Buffer]:
+    """The buffers of some positions, by the plan that the state remembers for them."""
+    key = (outputs, donated)
+    plan = state.plans.get(key)
+    if plan is None:
+        plan = state.plans[key] = _prepare(state, outputs, donated)
+    return dict(zip(outputs, plan.run(leaves), strict=True))
+
+
+def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:
+    """The values alive that a backward pass may still start from."""
+    roots = {t._pos for t in live if t._needs == DERIVED}
+    return tuple(sorted(pos for pos in roots if not trace.is_freed(pos)))
+
+
+def _outputs(
+    state: State, wanted: tuple[int, ...], owed: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The positions kept for a backward pass, and all that the plan must store."""
+    if not owed:
+        return (), wanted
+    key = ("saved", owed)
+    saved = state.plans.get(key)
+    if saved is None:
+        saved = state.plans[key] = needed(state.path(), owed)
+    states = state.path()
+    stored = {pos for pos in saved if (n := states[pos].node) is not None and n.op is not INPUT}
+    return saved, tuple(sorted({*wanted, *stored}))
+
+
+def _prepare(state: State, outputs: tuple[int, ...], donated: tuple[int, ...]) -> Runnable:
+    nodes: list[Node] = [s.node for s in state.path() if s.node is not None]
+    inputs = [node for node in nodes if node.op is INPUT]
+    return prepare([nodes[pos] for pos in outputs], inputs, frozenset(donated))
+
+
+def _keep(
+    trace: Trace, state: State, saved: tuple[int, ...], by_position: dict[int, Buffer]
+) -> None:
+    leaf = iter(trace.leaves)
+    states = state.path()
+    bound = {s.pos: next(leaf) for s in states if s.node is not None and s.node.op is INPUT}
+    trace.saved = {pos: by_position[pos] if pos in by_position else bound[pos] for pos in saved}
+
+
+def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
+    """Drops what a trace that has run no longer needs: it must not keep memory alive."""
+    trace.leaves = []
+    trace.handles = []
+    if not history:
+        trace.origins = {}
+        trace.leaf_handles = {}
+        trace.functions = {}
+        trace.hooks = {}
+    for t in live:
+        if t._needs != DERIVED:
+            t._trace = None

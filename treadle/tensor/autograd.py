@@ -1,0 +1,457 @@
+"""Differentiation: gradients are recorded like everything else, so they may be differentiated.
+
+A backward pass walks the values of a trace from last to first and records what the gradient rules
+of the op table build. Where a value came from an earlier trace that has already run, the walk goes
+on there, with the values that were kept for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from treadle.base.errors import GradientError
+from treadle.graph.capture import DERIVED, LEAF, Shortcut, State, Trace
+from treadle.graph.history import reachable
+from treadle.ir.node import Node
+from treadle.ops.pointwise import ADD
+from treadle.ops.source import FULL
+from treadle.ops.table import input_node
+from treadle.tensor.record import hold, position, rebind, record, recorder
+
+_SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
+
+
+def grad_enabled() -> bool:
+    """Whether operations of this thread record their history."""
+    return recorder().grad
+
+
+class set_grad_enabled:
+    """Turns gradient recording on or off, at once or for a `with` block or function.
+
+    Args:
+        mode: whether operations record their history from now on.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+        self.previous = recorder().grad
+        recorder().grad = mode
+
+    def __enter__(self) -> None:
+        recorder().grad = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        recorder().grad = self.previous
+
+
+class _GradMode:
+    """A context manager and decorator that sets the grad mode."""
+
+    mode: bool
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        self._stack: list[bool] = []
+        self._function = function
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        if function is None:
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(function)
+
+    def __enter__(self) -> None:
+        self._stack.append(recorder().grad)
+        recorder().grad = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        recorder().grad = self._stack.pop()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        mode = self.mode
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            previous = recorder().grad
+            recorder().grad = mode
+            try:
+                return function(*args, **kwargs)
+            finally:
+                recorder().grad = previous
+
+        wrapped.__name__ = getattr(function, "__name__", "wrapped")
+        wrapped.__doc__ = function.__doc__
+        wrapped.__wrapped__ = function  # type: ignore[attr-defined]
+        return wrapped
+
+
+class no_grad(_GradMode):
+    """Operations in this block or function record no history."""
+
+    mode = False
+
+
+class enable_grad(_GradMode):
+    """Operations in this block or function record their history again."""
+
+    mode = True
+
+
+inference_mode = no_grad
+
+
+# --- the walk ----------------------------------------------------------------------------------
+
+
+class _Walk:
+    """The backward pass through one trace: gradients by position, recorded in the current trace.
+
+    `grads` maps a position of `trace` to the position of its gradient in the current trace.
+    """
+
+    def __init__(self, trace: Trace, grads: dict[int, int]) -> None:
+        self.trace = trace
+        self.grads = grads
+        self.states = trace.state.path()
+        self.current = recorder().trace
+        self.values: dict[Node, int] = {}
+        self.place = {state.node: pos for pos, state in enumerate(self.states)}
+        self.recorded = self.states if trace is self.current else self.current.state.path()
+
+    def state(self, pos: int) -> State:
+        """The state of a value of the current trace."""
+        if pos >= len(self.recorded):
+            self.recorded = self.current.state.path()
+        return self.recorded[pos]
+
+    def run(self) -> tuple[list[tuple[int, int]], frozenset[int]]:
+        """The (position, gradient position) of each leaf reached, and all positions visited."""
+        leaves: list[tuple[int, int]] = []
+        visited: list[int] = []
+        for pos in reachable(self.states, list(self.grads)):
+            state = self.states[pos]
+            if pos not in self.grads and self.trace.functions.get(pos) is None:
+                continue
+            self._call_hooks(pos)
+            if state.needs == LEAF:
+                leaves.append((pos, self.grads[pos]))
+                continue
+            visited.append(pos)
+            self._refuse_freed(pos, state)
+            if pos in self.trace.functions:
+                self._through_function(pos)
+            else:
+                self._through_op(pos, state)
+        return leaves, frozenset(visited)
+
+    def _refuse_freed(self, pos: int, state: State) -> None:
+        op = state.node.op if state.node is not None else None
+        if op is None or op.kind == "view" or op.name in _SAVES_NOTHING:
+            return
+        if self.trace.is_freed(pos):
+            raise GradientError(
+                "Trying to backward through the graph a second time: what it needs was freed by "
+                "the first; hint: pass retain_graph=True to the first backward()"
+            )
+
+    def _call_hooks(self, pos: int) -> None:
+        for hook in self.trace.hooks.get(pos, ()):
+            g = hold(self.current, self.state(self.grads[pos]))
+            changed = hook(g)
+            if changed is not None:
+                self.grads[pos] = position(self.current, changed)
+
+    def _through_op(self, pos: int, state: State) -> None:
+        node = state.node
+        assert node is not None
+        g = input_node(node.shape, node.dtype)
+        self.values[g] = self.grads[pos]
+        for i, source in enumerate(state.inputs):
+            if self.states[source].needs:
+                gradient = node.op.vjp(node, g, i)
+                if gradient is not None:
+                    self.add(source, self._transplant(gradient))
+
+    def _through_function(self, pos: int) -> None:
+        call = self.trace.functions[pos]
+        if call is None:
+            return
+        outputs = []
+        for out in call.outputs:
+            node = self.states[out].node
+            assert node is not None
+            if out in self.grads:
+                outputs.append(hold(self.current, self.state(self.grads[out])))
+            else:
+                outputs.append(record(FULL, (), (node.shape, 0, node.dtype)))
+        for source, gradient in zip(call.inputs, call.backward(outputs), strict=True):
+            if source is not None and gradient is not None and self.states[source].needs:
+                self.add(source, position(self.current, gradient))
+
+    def add(self, pos: int, gradient: int) -> None:
+        """Adds a contribution to the gradient of a value."""
+        known = self.grads.get(pos)
+        self.grads[pos] = (
+            gradient if known is None else self._append(ADD, (), (known, gradient)).pos
+        )
+
+    def _append(self, op: Any, attrs: tuple[Any, ...], inputs: tuple[int, ...]) -> State:
+        def sources() -> list[tuple[Node, int]]:
+            states = [self.state(i) for i in inputs]
+            return [(s.node, s.needs) for s in states if s.node is not None]
+
+        state = self.current.append(op, attrs, inputs, sources, recorder().grad)
+        if len(self.recorded) == state.pos:
+            self.recorded.append(state)
+        return state
+
+    def _transplant(self, gradient: Node) -> int:
+        """Records the nodes that a rule built, on values of the current trace."""
+        stack = [gradient]
+        while stack:
+            node = stack[-1]
+            if node in self.values:
+                stack.pop()
+                continue
+            pos = self.place.get(node)
+            if pos is not None:
+                self.values[node] = self._import(pos)
+                continue
+            missing = [i for i in node.inputs if i not in self.values]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            inputs = tuple(self.values[i] for i in node.inputs)
+            self.values[node] = self._append(node.op, node.attrs, inputs).pos
+        return self.values[gradient]
+
+    def _import(self, pos: int) -> int:
+        """The position in the current trace of a value of the walked one."""
+        if self.trace is self.current:
+            return pos
+        state = self.states[pos]
+        node = state.node
+        assert node is not None
+        if pos not in self.trace.saved:
+            raise GradientError(
+                "the values that this gradient needs were freed; hint: pass retain_graph=True "
+                "to the first backward()"
+            )
+        value = self.trace.saved[pos]
+        if not hasattr(value, "address"):
+            return self.current.scalar(value, node.dtype).pos
+        entered = self.current.buffer(value, node.shape, node.dtype, min(state.needs, LEAF))
+        if state.needs:
+            self.current.origins[entered.pos] = (self.trace, pos)
+        return entered.pos
+
+
+def _walk(
+    trace: Trace, grads: dict[int, int]
+) -> tuple[list[tuple[int, State]], frozenset[int], dict[int, int]]:
+    """The leaves of one trace with their gradients; a known walk is one transition."""
+    current = recorder().trace
+    plain = trace is current and not trace.hooks and not trace.functions
+    start = current.state
+    key = ("backward", recorder().grad, tuple(sorted(grads.items())))
+    if plain:
+        found = start.next.get(key)
+        if found is not None:
+            leaves, visited, by_position = found.result
+            if not any(not visited.isdisjoint(part) for part in trace.freed):
+                current.state = found.end
+                current.leaves.extend(found.scalars)
+                return leaves, visited, by_position
+    known = len(current.leaves)
+    walk = _Walk(trace, grads)
+    reached, visited = walk.run()
+    leaves = [(pos, walk.state(g)) for pos, g in reached]
+    if plain:
+        scalars = tuple(current.leaves[known:])
+        start.next[key] = Shortcut(current.state, (leaves, visited, walk.grads), scalars)
+    return leaves, visited, walk.grads
+
+
+def _origin(t: Any) -> tuple[Trace, int]:
+    """The trace and position in which a tensor was computed."""
+    trace, pos = t._trace, t._pos
+    while pos in trace.origins:
+        trace, pos = trace.origins[pos]
+    return trace, pos
+
+
+def differentiate(
+    roots: Sequence[Any],
+    seeds: Sequence[Any],
+    targets: Sequence[Any] = (),
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> tuple[list[tuple[Any, Any]], list[Any | None]]:
+    """Gradients of the roots, weighted by the seeds.
+
+    Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
+    """
+    with set_grad_enabled(create_graph):
+        current = recorder().trace
+        pending: dict[Trace, dict[int, int]] = {}
+        for root, seed in zip(roots, seeds, strict=True):
+            trace, pos = (current, position(current, root)) if root._needs == LEAF else (
+                root._trace, root._pos)  # fmt: skip
+            grads = pending.setdefault(trace, {})
+            _accumulate(current, grads, pos, position(current, seed))
+        wanted = {_origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
+        leaf_index = {id(t): i for i, t in enumerate(targets) if t._needs == LEAF}
+        found: list[Any | None] = [None] * len(targets)
+        leaves: dict[int, tuple[Any, Any]] = {}
+        while pending:
+            trace = max(pending, key=lambda each: each.serial)
+            reached, visited, grads = _walk(trace, pending.pop(trace))
+            for (t, pos), i in wanted.items():
+                if t is trace and pos in grads:
+                    found[i] = hold(current, current.state.path()[grads[pos]])
+            for pos, state in reached:
+                if pos in trace.origins:
+                    older, place = trace.origins[pos]
+                    _accumulate(current, pending.setdefault(older, {}), place, state.pos)
+                    continue
+                leaf = trace.leaf_handles[pos]
+                gradient = hold(current, state)
+                if id(leaf) in leaves:
+                    gradient = record(ADD, (leaves[id(leaf)][1], gradient))
+                leaves[id(leaf)] = (leaf, gradient)
+            if not retain_graph:
+                trace.freed.append(visited)
+                trace.saved.clear()
+        for key, (_, gradient) in leaves.items():
+            if key in leaf_index:
+                found[leaf_index[key]] = gradient
+        return list(leaves.values()), found
+
+
+def _accumulate(current: Trace, grads: dict[int, int], pos: int, gradient: int) -> None:
+    if pos in grads:
+        states = current.state.path()
+        pair = (grads[pos], gradient)
+        gradient = current.append(
+            ADD,
+            (),
+            pair,
+            lambda: [(n, s.needs) for s in (states[i] for i in pair) if (n := s.node)],
+            recorder().grad,
+        ).pos
+    grads[pos] = gradient
+
+
+def _seed(root: Any, given: Any | None) -> Any:
+    if given is not None:
+        if given._node.shape != root._node.shape:
+            raise GradientError(
+                f"Mismatch in shape: the gradient has {tuple(given._node.shape)}, "
+                f"the output {tuple(root._node.shape)}"
+            )
+        return given
+    if root._node.shape not in ((), (1,), (1, 1)):
+        raise GradientError(
+            f"grad can be implicitly created only for scalar outputs, this one has shape "
+            f"{tuple(root._node.shape)}; hint: reduce it, or pass gradient="
+        )
+    return record(FULL, (), (root._node.shape, 1, root._node.dtype))
+
+
+def _refuse_constant(root: Any) -> None:
+    if not root._needs:
+        raise GradientError(
+            "element 0 of tensors does not require grad and does not have a grad_fn; hint: no "
+            "input of it has requires_grad=True, or it was made under no_grad()"
+        )
+
+
+def backward(
+    roots: Sequence[Any],
+    gradients: Sequence[Any | None],
+    retain_graph: bool = False,
+    create_graph: bool = False,
+    inputs: Sequence[Any] | None = None,
+) -> None:
+    """Adds the gradients of the roots to `.grad` of the leaves that they were computed from.
+
+    Args:
+        roots: the tensors to differentiate.
+        gradients: for each the weight of its elements, of its shape; `None` for a scalar is 1.
+        retain_graph: keep what the pass needs, so that it may be repeated.
+        create_graph: record the gradients with history, so that they may be differentiated.
+        inputs: collect gradients at these tensors only.
+
+    Raises:
+        GradientError: a root has no history, needs a gradient given, or was freed.
+    """
+    for root in roots:
+        _refuse_constant(root)
+    seeds = [_seed(root, g) for root, g in zip(roots, gradients, strict=True)]
+    keep = retain_graph or create_graph
+    pairs, found = differentiate(roots, seeds, inputs or (), keep, create_graph)
+    if inputs is not None:
+        pairs = [(t, g) for t, g in zip(inputs, found, strict=True) if g is not None]
+    for leaf, gradient in pairs:
+        for hook in (leaf._extra or {}).get("hooks", {}).values():
+            changed = hook(gradient)
+            gradient = gradient if changed is None else changed
+        if leaf._grad is None:
+            leaf._grad = gradient
+        elif create_graph:
+            leaf._grad = record(ADD, (leaf._grad, gradient))
+        else:
+            with set_grad_enabled(False):
+                rebind(leaf._grad, record(ADD, (leaf._grad, gradient)))
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of the sum of the outputs with respect to the inputs.
+
+    Args:
+        outputs: a tensor or a sequence of them.
+        inputs: the tensors to differentiate by, leaves or not.
+        grad_outputs: for each output the weight of its elements; `None` for a scalar is 1.
+        retain_graph: keep what the pass needs (default: as `create_graph`).
+        create_graph: record the gradients with history, so that they may be differentiated.
+        allow_unused: give `None` for an input that the outputs do not depend on.
+
+    Returns:
+        A tuple of tensors of the shapes of the inputs.
+
+    Raises:
+        GradientError: an output has no history, or an input was not used.
+
+    Example:
+        >>> import treadle
+        >>> x = treadle.tensor(3.0, requires_grad=True)
+        >>> (g,) = treadle.autograd.grad(x * x * x, x, create_graph=True)
+        >>> treadle.autograd.grad(g, x)[0].item()
+        18.0
+    """
+    outs = [outputs] if hasattr(outputs, "_node") else list(outputs)
+    ins = [inputs] if hasattr(inputs, "_node") else list(inputs)
+    given = [grad_outputs] if hasattr(grad_outputs, "_node") else grad_outputs
+    weights = list(given) if given is not None else [None] * len(outs)
+    for out in outs:
+        _refuse_constant(out)
+    for t in ins:
+        if not t._needs:
+            raise GradientError("One of the differentiated tensors does not require grad")
+    seeds = [_seed(out, g) for out, g in zip(outs, weights, strict=True)]
+    keep = create_graph if retain_graph is None else retain_graph
+    _, found = differentiate(outs, seeds, ins, keep, create_graph)
+    if not allow_unused and any(g is None for g in found):
+        raise GradientError(
+            "One of the differentiated tensors appears to not have been used in the graph; "
+            "hint: pass allow_unused=True"
+        )
+    return tuple(found)

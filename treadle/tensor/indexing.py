@@ -1,0 +1,235 @@
+"""Reading and writing parts of a tensor: `x[i, 1:3, ..., None, index, mask]`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from treadle.base import dtype as dt
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy import LazyModule
+from treadle.ops import view as views
+from treadle.ops.gather import TAKE
+from treadle.tensor import arithmetic as ar
+from treadle.tensor.creation import from_numpy, tensor
+from treadle.tensor.movement import expand, permute, reshape
+from treadle.tensor.promote import as_dtype
+from treadle.tensor.record import Lazy, record, view
+
+np = LazyModule("numpy")
+
+
+class Basic(NamedTuple):
+    """The part of an index that is a view: a slice of every axis, a flip, and a reshape."""
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    steps: tuple[int, ...]
+    flips: tuple[int, ...]
+    shape: tuple[int, ...]
+    advanced: tuple[tuple[int, Any], ...]
+    """(axis of the result, index tensor) of each tensor index."""
+
+
+def _as_items(index: Any) -> tuple[Any, ...]:
+    items = index if isinstance(index, tuple) else (index,)
+    return tuple(_item(x) for x in items)
+
+
+def _item(x: Any) -> Any:
+    if isinstance(x, (list, range)):
+        x = tensor(list(x))
+    elif type(x).__module__ == "numpy" and getattr(x, "ndim", 0) > 0:
+        x = from_numpy(x)
+    elif type(x).__module__ == "numpy":
+        x = x.item()
+    if isinstance(x, Lazy):
+        kind = x._node.dtype.kind
+        if kind == "f":
+            raise DTypeError(
+                f"tensors used as indices must be long, int, byte or bool, not {x._node.dtype.name}"
+            )
+        return x if kind == "b" else as_dtype(x, dt.int64)
+    if x is None or x is Ellipsis or isinstance(x, (slice, bool)):
+        return x
+    if hasattr(x, "__index__"):
+        return x.__index__()
+    raise TypeError(f"a tensor cannot be indexed by {type(x).__name__}")
+
+
+def _consumes(item: Any) -> int:
+    if isinstance(item, Lazy):
+        return len(item._node.shape) if item._node.dtype is dt.bool_ else 1
+    return 0 if item is None or item is Ellipsis or isinstance(item, bool) else 1
+
+
+def _filled(items: tuple[Any, ...], rank: int) -> list[Any]:
+    """The items with the ellipsis, or the end, filled by whole slices."""
+    used = sum(_consumes(x) for x in items)
+    if used > rank:
+        raise IndexError(f"too many indices for tensor of dimension {rank}")
+    at = [i for i, x in enumerate(items) if x is Ellipsis]
+    if len(at) > 1:
+        raise IndexError("an index may have only one ellipsis")
+    fill: list[Any] = [slice(None)] * (rank - used)
+    if at:
+        return [*items[: at[0]], *fill, *items[at[0] + 1 :]]
+    return [*items, *fill]
+
+
+def _positions(mask: Any) -> list[Any]:
+    """The index tensors of the true elements of a mask: their number depends on its values."""
+    return [from_numpy(np.ascontiguousarray(i)) for i in np.nonzero(mask.detach().numpy())]
+
+
+def parse(shape: tuple[int, ...], index: Any) -> Basic:
+    """An index resolved against a shape; raises `IndexError` where it is out of bounds."""
+    starts, stops, steps, flips = [], [], [], []
+    out: list[int] = []
+    advanced: list[tuple[int, Any]] = []
+    axis = 0
+    for item in _filled(_as_items(index), len(shape)):
+        if item is None:
+            out.append(1)
+            continue
+        if isinstance(item, bool):
+            raise TypeError("indexing with a single bool is not supported; hint: use x[None]")
+        if isinstance(item, Lazy):
+            parts = _positions(item) if item._node.dtype is dt.bool_ else [item]
+            _check_mask(item, shape, axis)
+            for part in parts:
+                advanced.append((len(out), part))
+                out.append(shape[axis])
+                starts.append(0), stops.append(shape[axis]), steps.append(1)
+                axis += 1
+            continue
+        n = shape[axis]
+        if isinstance(item, slice):
+            a, b, s = item.indices(n)
+            length = len(range(a, b, s))
+            if not length:
+                a, b, s = 0, 0, 1
+            elif s < 0:
+                a, b, s = a + (length - 1) * s, a + 1, -s
+                flips.append(axis)
+            starts.append(a), stops.append(a + (length - 1) * s + 1 if length else a)
+            steps.append(s)
+            out.append(length)
+        else:
+            i = item + n if item < 0 else item
+            if not 0 <= i < n:
+                raise IndexError(
+                    f"index {item} is out of bounds for dimension {axis} with size {n}"
+                )
+            starts.append(i), stops.append(i + 1), steps.append(1)
+        axis += 1
+    return Basic(
+        tuple(starts), tuple(stops), tuple(steps), tuple(flips), tuple(out), tuple(advanced)
+    )
+
+
+def _check_mask(item: Any, shape: tuple[int, ...], axis: int) -> None:
+    if item._node.dtype is dt.bool_:
+        part = shape[axis : axis + len(item._node.shape)]
+        if part != item._node.shape:
+            raise IndexError(
+                f"the shape of the mask {list(item._node.shape)} does not match the shape of the "
+                f"indexed tensor {list(shape)} at index {axis}"
+            )
+
+
+def _select(x: Any, basic: Basic) -> Any:
+    """The view part of an index."""
+    out = x
+    shape = tuple(x._node.shape)
+    whole = basic.starts == (0,) * len(shape) and basic.stops == shape
+    if not whole or any(s != 1 for s in basic.steps):
+        out = view(views.SLICE, out, (basic.starts, basic.stops, basic.steps))
+    if basic.flips:
+        out = view(views.FLIP, out, (basic.flips,))
+    if tuple(out._node.shape) != basic.shape:
+        out = view(views.RESHAPE, out, (basic.shape,))
+    return out
+
+
+def _linear(x: Any, advanced: tuple[tuple[int, Any], ...]) -> tuple[Any, Any, list[int], int]:
+    """The indexed axes brought to the front as one, the index into it, and how to go back."""
+    shape = tuple(x._node.shape)
+    axes = [axis for axis, _ in advanced]
+    rest = [a for a in range(len(shape)) if a not in axes]
+    flat: Any = None
+    extent = 1
+    for axis, index in advanced:
+        n = shape[axis]
+        wrapped = ar.where(ar.lt(index, 0), ar.add(index, n), index)
+        if len(advanced) > 1:
+            inside = ar.logical_and(ar.ge(wrapped, 0), ar.lt(wrapped, n))
+            # An index out of its own axis must not land in another: send it out of all of them.
+            wrapped = ar.where(inside, wrapped, 2**40)
+        flat = wrapped if flat is None else ar.add(ar.mul(flat, n), wrapped)
+        extent *= n
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    place = axes[0] if together else 0
+    front = reshape(permute(x, (*axes, *rest)), (extent, *(shape[a] for a in rest)))
+    return front, flat, rest, place
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """`x[index]`: a view where the index has no tensors, else a copy."""
+    basic = parse(tuple(x._node.shape), index)
+    out = _select(x, basic)
+    if not basic.advanced:
+        return out if out is not x else view(views.ALIAS, x, ())
+    front, flat, _, place = _linear(out, basic.advanced)
+    taken = record(TAKE, (front, flat), (0,))
+    width = len(flat._node.shape)
+    if place == 0:
+        return taken
+    rank = len(taken._node.shape)
+    order = (*range(width, width + place), *range(width), *range(width + place, rank))
+    return permute(taken, order)
+
+
+def setitem(x: Any, index: Any, value: Any) -> None:
+    """`x[index] = value`: the value is broadcast to the part and converted to the dtype."""
+    basic = parse(tuple(x._node.shape), index)
+    part = _select(x, basic)
+    wanted = as_dtype(value if isinstance(value, (Lazy, int, float)) else tensor(value),
+                      x._node.dtype)  # fmt: skip
+    if not basic.advanced:
+        target = x if part is x else part
+        target.copy_(_fitted(wanted, tuple(part._node.shape)))
+        return
+    current = getitem(x, index)
+    filled = expand(_fitted(wanted, tuple(current._node.shape)), current._node.shape)
+    part.copy_(_put(part, basic.advanced, filled))
+
+
+def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
+    """A value without the leading axes of extent 1 that a part does not have."""
+    source = tuple(value._node.shape)
+    extra = len(source) - len(shape)
+    if extra > 0:
+        if any(n != 1 for n in source[:extra]):
+            raise ShapeError(f"shape mismatch: value {source} cannot be assigned to {shape}")
+        return reshape(value, source[extra:])
+    return value
+
+
+def _put(x: Any, advanced: tuple[tuple[int, Any], ...], value: Any) -> Any:
+    """x with the elements at an index replaced: the host sorts out which write is the last."""
+    grid = np.arange(int(np.prod(x._node.shape, dtype=int))).reshape(x._node.shape)
+    places = getitem(from_numpy(grid), _restore(x, advanced))
+    written = np.full(grid.size, -1)
+    written[places.numpy().ravel()] = np.arange(places.numel())
+    source = reshape(from_numpy(np.maximum(written, 0)), x._node.shape)
+    hit = reshape(from_numpy(written >= 0), x._node.shape)
+    if not places.numel():
+        return x
+    return ar.where(hit, record(TAKE, (reshape(value, -1), source), (0,)), x)
+
+
+def _restore(x: Any, advanced: tuple[tuple[int, Any], ...]) -> tuple[Any, ...]:
+    index: list[Any] = [slice(None)] * len(x._node.shape)
+    for axis, part in advanced:
+        index[axis] = part
+    return tuple(index)

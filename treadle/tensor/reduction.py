@@ -1,0 +1,251 @@
+"""Functions that make one value of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from treadle.base import dtype as dt
+from treadle.base import shape as sh
+from treadle.base.dtype import DType
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.ops import reduce as ops
+from treadle.ops.pointwise import EQ, ISNAN, OR, WHERE
+from treadle.ops.source import FULL, IOTA
+from treadle.ops.table import Op
+from treadle.ops.view import RESHAPE
+from treadle.tensor import arithmetic as ar
+from treadle.tensor.promote import as_dtype
+from treadle.tensor.record import block, record
+
+if TYPE_CHECKING:
+    from treadle.tensor.tensor_class import Tensor
+
+Dims = int | Sequence[int] | None
+
+
+class Extremum(NamedTuple):
+    """The values and positions that `max`, `min`, `sort` and their like give."""
+
+    values: Any
+    indices: Any
+
+
+def _reduced(op: Op, input: Any, dim: Dims, keepdim: bool) -> Any:
+    """A reduction along axes, which are dropped unless `keepdim`."""
+    return block(_reduce, (input,), (op, tuple(dim) if isinstance(dim, list) else dim, keepdim))
+
+
+def _reduce(input: Any, op: Op, dim: Any, keepdim: bool) -> Any:
+    shape = input._node.shape
+    axes = sh.axes(None if dim == () else dim, len(shape))
+    out = record(op, (input,), (axes,)) if axes else input
+    if keepdim or not axes:
+        return out
+    return record(RESHAPE, (out,), (tuple(n for i, n in enumerate(shape) if i not in axes),))
+
+
+def sum(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The sum of the elements, along `dim` or of all; integers and bools sum as int64."""
+    source = input._node.dtype
+    wanted = dtype or (source if source.kind == "f" else dt.int64)
+    return _reduced(ops.SUM, as_dtype(input, wanted), dim, keepdim)
+
+
+def _count(input: Any, dim: Dims) -> int:
+    shape = input._node.shape
+    axes = sh.axes(None if isinstance(dim, (tuple, list)) and not dim else dim, len(shape))
+    return sh.count([shape[a] for a in axes])
+
+
+def mean(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The mean of the elements, along `dim` or of all; of none it is NaN.
+
+    Raises:
+        DTypeError: the elements are not floating point and no dtype is given.
+    """
+    x = input if dtype is None else as_dtype(input, dtype)
+    if x._node.dtype.kind != "f":
+        raise DTypeError(
+            f"mean(): could not infer output dtype. Input dtype must be floating point, got "
+            f"{x._node.dtype.name}; hint: .float().mean()"
+        )
+    # The count is an input of the plan, not a constant: a new batch size compiles nothing.
+    return ar.div(_reduced(ops.SUM, x, dim, keepdim), float(_count(x, dim)))
+
+
+def _variance(x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
+    centred = ar.sub(x, mean(x, dim, True))
+    total = _reduced(ops.SUM, ar.mul(centred, centred), dim, keepdim)
+    n = _count(x, dim) - correction
+    return ar.div(total, float(n) if n > 0 else 0.0)
+
+
+def var(
+    input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """The variance, `sum((x - mean)^2) / (n - correction)`, along `dim` or of all."""
+    by = correction if unbiased is None else float(unbiased)
+    key = tuple(dim) if isinstance(dim, list) else dim
+    return block(_variance, (input,), (key, by, keepdim))
+
+
+def std(
+    input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """The standard deviation: the square root of `var`."""
+    return ar.sqrt(var(input, dim, correction=correction, keepdim=keepdim, unbiased=unbiased))
+
+
+def prod(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The product of the elements, along `dim` or of all."""
+    source = input._node.dtype
+    wanted = dtype or (source if source.kind == "f" else dt.int64)
+    return _reduced(ops.PROD, as_dtype(input, wanted), dim, keepdim)
+
+
+def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The largest elements along `dim`; equal ones share the gradient."""
+    return _reduced(ops.AMAX, input, dim, keepdim)
+
+
+def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The smallest elements along `dim`; equal ones share the gradient."""
+    return _reduced(ops.AMIN, input, dim, keepdim)
+
+
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is not zero."""
+    return _reduced(ops.ANY, as_dtype(input, dt.bool_), dim, keepdim)
+
+
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether every element is not zero."""
+    return _reduced(ops.ALL, as_dtype(input, dt.bool_), dim, keepdim)
+
+
+def _first_position(x: Any, axis: int, op: Op) -> Any:
+    """The first position of the extremum along an axis, which stays; NaN is extreme."""
+    shape = x._node.shape
+    best = record(op, (x,), ((axis,),))
+    hit = record(EQ, (x, best))
+    if x._node.dtype.kind == "f":
+        hit = record(OR, (hit, record(ISNAN, (x,))))
+    place = record(IOTA, (), (shape, axis, dt.int64))
+    none = record(FULL, (), ((), 2**62, dt.int64))
+    return record(ops.AMIN, (record(WHERE, (hit, place, none)),), ((axis,),))
+
+
+def _arg(input: Any, dim: int | None, keepdim: bool, op: Op) -> Any:
+    x = input if input._node.dtype is not dt.bool_ else as_dtype(input, dt.uint8)
+    if dim is None:
+        rank = len(x._node.shape)
+        flat = record(RESHAPE, (x,), ((sh.count(x._node.shape),),))
+        out = block(_first_position, (flat,), (0, op))
+        return record(RESHAPE, (out,), ((1,) * rank if keepdim else (),))
+    shape = x._node.shape
+    if not shape:
+        return as_dtype(0, dt.int64)
+    axis = sh.axis(dim, len(shape))
+    out = block(_first_position, (x,), (axis, op))
+    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    return out if keepdim else record(RESHAPE, (out,), (kept[:axis] + kept[axis + 1 :],))
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The position of the largest element along `dim` (the first of equals), as int64."""
+    return _arg(input, dim, keepdim, ops.AMAX)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The position of the smallest element along `dim` (the first of equals), as int64."""
+    return _arg(input, dim, keepdim, ops.AMIN)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest element of all, the larger of two tensors, or values and positions along
+    `dim`."""
+    if dim is None:
+        return _reduced(ops.AMAX, input, None, keepdim)
+    if hasattr(dim, "_node"):
+        return ar.maximum(input, dim)
+    return Extremum(_reduced(ops.MAX_REDUCE, input, dim, keepdim), argmax(input, dim, keepdim))
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest element of all, the smaller of two tensors, or values and positions along
+    `dim`."""
+    if dim is None:
+        return _reduced(ops.AMIN, input, None, keepdim)
+    if hasattr(dim, "_node"):
+        return ar.minimum(input, dim)
+    return Extremum(_reduced(ops.MIN_REDUCE, input, dim, keepdim), argmin(input, dim, keepdim))
+
+
+def _logsumexp(x: Any, dim: Any, keepdim: bool) -> Any:
+    axes = sh.axes(dim, len(x._node.shape))
+    peak = record(ops.AMAX, (x.detach(),), (axes,))
+    zero = record(FULL, (), ((), 0, x._node.dtype))
+    safe = record(WHERE, (ar.isfinite(peak), peak, zero))
+    total = record(ops.SUM, (ar.exp(ar.sub(x, safe)),), (axes,))
+    out = ar.add(ar.log(total), safe)
+    if keepdim:
+        return out
+    shape = tuple(n for i, n in enumerate(x._node.shape) if i not in axes)
+    return record(RESHAPE, (out,), (shape,))
+
+
+def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
+    """`log(sum(exp(input)))` along `dim`, without overflow."""
+    return block(_logsumexp, (input,), (dim if isinstance(dim, int) else tuple(dim), keepdim))
+
+
+def norm(input: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The p-norm, `sum(|x|^p)^(1/p)`, along `dim` or of all; `p` may be inf, -inf, 0 or "fro"."""
+    if p == "fro" or p == 2:
+        return ar.sqrt(_reduced(ops.SUM, ar.mul(input, input), dim, keepdim))
+    if not isinstance(p, (int, float)):
+        raise ValueError(f"norm: p is a number or 'fro', got {p!r}")
+    size = ar.abs(input)
+    if p == float("inf"):
+        return _reduced(ops.AMAX, size, dim, keepdim)
+    if p == float("-inf"):
+        return _reduced(ops.AMIN, size, dim, keepdim)
+    if p == 0:
+        return _reduced(ops.SUM, as_dtype(ar.ne(input, 0), input._node.dtype), dim, keepdim)
+    if p == 1:
+        return _reduced(ops.SUM, size, dim, keepdim)
+    return ar.pow(_reduced(ops.SUM, ar.pow(size, p), dim, keepdim), 1.0 / p)
+
+
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """The number of elements that are not zero."""
+    return sum(as_dtype(input, dt.bool_), dim)
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape and the same elements; reads the result."""
+    if input._node.shape != other._node.shape:
+        return False
+    return bool(all(ar.eq(input, other)).item())
+
+
+def allclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
+    """Whether all elements satisfy `isclose`; reads the result."""
+    return bool(all(ar.isclose(input, other, rtol, atol, equal_nan)).item())
+
+
+def require_dims(input: Any, rank: int, name: str) -> None:
+    """Raises `ShapeError` unless a tensor has `rank` dimensions."""
+    if len(input._node.shape) != rank:
+        raise ShapeError(f"{name} expects {rank} dimensions, got shape {tuple(input._node.shape)}")
