@@ -52,7 +52,9 @@ class MapFetcher:
         batched: whether a task is a batch; otherwise it is a single index.
     """
 
-    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any] | None, batched: bool) -> None:
+    def __init__(
+        self, dataset: Any, collate_fn: Callable[[Any], Any] | None, batched: bool
+    ) -> None:
         self.dataset = dataset
         self.collate_fn = collate_fn
         self.batched = batched
@@ -60,22 +62,33 @@ class MapFetcher:
             speaks(dataset, "__getbatch__", "__getitem__")
         )  # fmt: skip
 
-    def fetch(self, task: Task, seed: int) -> Fetched:
+    def load(self, task: Task, seed: int) -> Any:
         """The batch of `task`, with random numbers found from `seed` and its number."""
-        count = len(task.indices) if self.batched else 1
-        with Draws(seed, task.number, count) as numbers:
-            if self.by_batch and count:
-                arrays = self.dataset.__getbatch__(np.asarray(task.indices, dtype=np.int64))
-                if arrays is not NotImplemented:
-                    return Fetched(arrays, False, numbers.used)
-            return Fetched(self._by_sample(task, numbers))
+        with Draws(seed, task.number, len(task.indices) if self.batched else 1) as numbers:
+            arrays = self._arrays(task)
+            if arrays is NotImplemented:
+                return self._by_sample(task, numbers)
+            return finish_batch(self.dataset, arrays)
+
+    def fetch(self, task: Task, seed: int) -> Fetched:
+        """The part of `load` that a worker process does."""
+        with Draws(seed, task.number, len(task.indices) if self.batched else 1) as numbers:
+            arrays = self._arrays(task)
+            if arrays is NotImplemented:
+                return Fetched(self._by_sample(task, numbers))
+            return Fetched(arrays, False, numbers.used)
 
     def finish(self, fetched: Fetched, task: Task, seed: int) -> Any:
-        """The batch as the user gets it; runs in the main process."""
+        """The rest of `load`, done in the main process."""
         if fetched.finished:
             return fetched.batch
         with Draws(seed, task.number, len(task.indices), fetched.used):
             return finish_batch(self.dataset, fetched.batch)
+
+    def _arrays(self, task: Task) -> Any:
+        if not self.by_batch or not len(task.indices):
+            return NotImplemented
+        return self.dataset.__getbatch__(np.asarray(task.indices, dtype=np.int64))
 
     def _by_sample(self, task: Task, numbers: Draws) -> Any:
         if not self.batched:
@@ -93,18 +106,20 @@ class MapFetcher:
 class IterableFetcher:
     """Takes samples from an iterable data set, in order."""
 
-    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any] | None, drop_last: bool) -> None:
+    def __init__(
+        self, dataset: Any, collate_fn: Callable[[Any], Any] | None, drop_last: bool
+    ) -> None:
         self.collate_fn = collate_fn
         self.drop_last = drop_last
         self._samples: Iterator[Any] = iter(dataset)
 
-    def fetch(self, task: Task, seed: int) -> Fetched:
+    def load(self, task: Task, seed: int) -> Any:
         """The next batch; raises `StopIteration` at the end."""
         wanted = task.indices
         with Draws(seed, task.number, wanted or 1) as numbers:
             if wanted is None:
-                return Fetched((self.collate_fn or default_convert)(next(self._samples)))
-            samples = []
+                return (self.collate_fn or default_convert)(next(self._samples))
+            samples: list[Any] = []
             for row in range(wanted):
                 numbers.begin(row)
                 samples.extend(itertools.islice(self._samples, 1))
@@ -112,8 +127,8 @@ class IterableFetcher:
                     break
             if not samples or (self.drop_last and len(samples) < wanted):
                 raise StopIteration
-            return Fetched((self.collate_fn or default_collate)(samples))
+            return (self.collate_fn or default_collate)(samples)
 
-    def finish(self, fetched: Fetched, task: Task, seed: int) -> Any:
-        """The batch as the user gets it."""
-        return fetched.batch
+    def fetch(self, task: Task, seed: int) -> Fetched:
+        """`load`, as a worker process does it: there is nothing left to finish."""
+        return Fetched(self.load(task, seed))

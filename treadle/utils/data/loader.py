@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -185,10 +186,10 @@ class DataLoader(Generic[T]):
         fetcher = self._fetcher()
         for task in self._tasks():
             try:
-                fetched = fetcher.fetch(task, seed)
+                batch = fetcher.load(task, seed)
             except StopIteration:
                 return
-            yield fetcher.finish(fetched, task, seed)
+            yield batch
 
     def _ready_pool(self, seed: int) -> Pool:
         if self._pool is not None:
@@ -208,7 +209,54 @@ class DataLoader(Generic[T]):
         return pool
 
     def _with_workers(self, pool: Pool, seed: int) -> Iterator[T]:
-        raise NotImplementedError
+        """Starts the workers on the first batches; the iterator receives them in order."""
+        epoch = pool.begin(seed)
+        tasks = self._tasks()
+        waiting: deque[tuple[int, Task]] = deque()
+        ahead = self.num_workers * (self.prefetch_factor or 1)
+        for worker, task in zip(
+            itertools.islice(itertools.cycle(range(self.num_workers)), ahead), tasks, strict=False
+        ):
+            pool.submit(worker, task)
+            waiting.append((worker, task))
+        return self._receive(pool, epoch, seed, tasks, waiting)
+
+    def _receive(
+        self,
+        pool: Pool,
+        epoch: int,
+        seed: int,
+        tasks: Iterator[Task],
+        waiting: deque[tuple[int, Task]],
+    ) -> Iterator[T]:
+        finisher = (
+            None if self._iterable else MapFetcher(self.dataset, self.collate_fn, self._batched)
+        )
+        healthy = False
+        try:
+            while waiting:
+                worker, task = waiting.popleft()
+                fetched = pool.answer(worker, epoch)
+                if fetched is None:
+                    # This worker's iterable data set is at its end: its other tasks will say so too.
+                    continue
+                following = next(tasks, None)
+                if following is not None:
+                    pool.submit(worker, following)
+                    waiting.append((worker, following))
+                yield finisher.finish(fetched, task, seed) if finisher else fetched.batch
+            healthy = True
+        except GeneratorExit:
+            healthy = True
+            raise
+        finally:
+            if not (self.persistent_workers and healthy):
+                self._release(pool)
+
+    def _release(self, pool: Pool) -> None:
+        pool.close()
+        if self._pool is pool:
+            self._pool = None
 
 
 def _check_workers(

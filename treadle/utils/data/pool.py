@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import signal
 import sys
 import time
@@ -26,6 +29,21 @@ _connections = LazyModule("multiprocessing.connection")
 _tracker = LazyModule("multiprocessing.resource_tracker")
 
 
+# The main process's ends of all pipes. A forked process must close its copies, or a worker would not
+# notice that the main process is gone.
+_inherited: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    for connection in _inherited:
+        connection.close()
+    _inherited.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
+
+
 class WorkerTraceback(Exception):
     """The traceback in the worker process, shown as the cause of the exception in the main one."""
 
@@ -42,6 +60,18 @@ class _Hand:
         self.lent: deque[SharedMemory | None] = deque()
         self.spare: list[SharedMemory] = []
         self.wanted = 0
+        self.poller = select.poll() if hasattr(select, "poll") else None
+        if self.poller is not None:
+            self.poller.register(connection.fileno(), select.POLLIN)
+            self.poller.register(process.sentinel, select.POLLIN)
+        _inherited.add(connection)
+
+    def ready(self, timeout: float) -> bool:
+        """Wait for an answer or the end of the worker: `timeout` seconds, or for ever if 0."""
+        if self.poller is not None:
+            return bool(self.poller.poll(timeout * 1000 if timeout else None))
+        watched = [self.connection, self.process.sentinel]
+        return bool(_connections.wait(watched, timeout or None))
 
     def segment(self) -> SharedMemory | None:
         """A segment for the next task: large enough for the largest answer so far."""
@@ -74,8 +104,9 @@ class Pool:
 
     def __init__(self, setup: Setup, context: Any, timeout: float, seed: int) -> None:
         self.timeout = timeout
+        self._epoch = 0
         self._hands: list[_Hand] = []
-        self._close = weakref.finalize(self, _shut_down, self._hands)
+        self._close = weakref.finalize(self, _shut_down, self._hands, os.getpid())
         # Workers must share this process's tracker, or each one's own would remove our segments.
         if sys.platform != "win32":
             _tracker.ensure_running()
@@ -86,12 +117,14 @@ class Pool:
             self.close()
             raise
 
-    def begin(self, seed: int) -> None:
-        """Start an epoch; answers of an epoch that was left early are thrown away."""
+    def begin(self, seed: int) -> int:
+        """Start an epoch and give its number; what is left of an older one is thrown away."""
+        self._epoch += 1
         for worker, hand in enumerate(self._hands):
             while hand.lent:
                 self._receive(worker)
             self._tell(worker, Epoch(seed))
+        return self._epoch
 
     def submit(self, worker: int, task: Task) -> None:
         """Give a worker one more task."""
@@ -100,13 +133,17 @@ class Pool:
         hand.lent.append(segment)
         self._tell(worker, (task, None if segment is None else segment.name))
 
-    def answer(self, worker: int) -> Fetched | None:
+    def answer(self, worker: int, epoch: int) -> Fetched | None:
         """The answer to the oldest task of a worker, or `None` if its samples are at an end.
 
         Raises:
             Exception: what the worker's code raised, with its traceback as the cause.
-            DataError: the worker died, or took longer than `timeout`.
+            DataError: the worker died, took longer than `timeout`, or has begun a newer epoch.
         """
+        if epoch != self._epoch:
+            raise DataError(
+                "a newer iterator of this DataLoader has taken over its persistent workers"
+            )
         message = self._receive(worker)
         if isinstance(message, Failure):
             raise message.error from WorkerTraceback(message.trace)
@@ -125,13 +162,12 @@ class Pool:
 
     def _receive(self, worker: int) -> Any:
         hand = self._hands[worker]
-        ready = _connections.wait([hand.connection, hand.process.sentinel], self.timeout or None)
-        if not ready:
+        if not hand.ready(self.timeout):
             raise DataError(
                 f"DataLoader timed out after {self.timeout} seconds waiting for worker {worker}"
             )
         try:
-            if hand.connection not in ready and not hand.connection.poll():
+            if not hand.process.is_alive() and not hand.connection.poll():
                 raise EOFError
             message, size = receive(hand.connection, hand.lent[0])
         except (EOFError, OSError):
@@ -174,8 +210,13 @@ def _start(setup: Setup, context: Any, worker: int, seed: int) -> _Hand:
     return _Hand(process, ours)
 
 
-def _shut_down(hands: list[_Hand]) -> None:
+def _shut_down(hands: list[_Hand], owner: int) -> None:
+    if os.getpid() != owner:
+        # A forked child has a copy of the pool, but the workers are not its own.
+        return
     for hand in hands:
+        with contextlib.suppress(OSError):
+            hand.connection.send(None)
         hand.connection.close()
     deadline = time.monotonic() + 1
     for hand in hands:

@@ -1,8 +1,8 @@
 """Batches between processes: a small pickle through a pipe, the arrays through shared memory.
 
 The main process owns every segment: it makes them, lends one with each task, copies the arrays out
-when the task is done and unlinks them at the end. A worker that dies leaves nothing behind, and a main process
-that dies leaves its segments to Python's resource tracker.
+when the task is done and unlinks them at the end. A worker that dies leaves nothing behind, and a
+main process that dies leaves its segments to Python's resource tracker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.lazy import LazyModule
@@ -28,15 +27,27 @@ _memory = LazyModule("multiprocessing.shared_memory")
 _ALIGN = 64
 WORTH_SHARING = 1 << 14
 """Bytes below which a pipe is as quick as shared memory."""
+FITS_A_PIPE = 1 << 16
+"""Bytes that a pipe takes without anybody reading it."""
 
 
-@dataclass(slots=True)
 class Parcel:
-    """A packed object: its pickle, the sizes of its buffers, and whether they lie in the lent segment."""
+    """A packed object: its pickle and its buffers, which lie in shared memory or follow inline."""
 
-    pickled: bytes
-    sizes: list[int]
-    shared: bool
+    __slots__ = ("_pickled", "_sizes", "_views", "inline")
+
+    def __init__(self, pickled: bytes, sizes: list[int], views: list[memoryview]) -> None:
+        self._pickled = pickled
+        self._sizes = sizes
+        self._views = views
+        self.inline = len(pickled) + sum(view.nbytes for view in views)
+
+    def send(self, connection: Connection) -> None:
+        """Send the parcel; raises `OSError` where nobody listens any more."""
+        connection.send((self._pickled, self._sizes, not self._views))
+        for view in self._views:
+            if view.nbytes:
+                connection.send_bytes(view)
 
 
 class _Packer(pickle.Pickler):
@@ -48,42 +59,40 @@ class _Packer(pickle.Pickler):
         return NotImplemented
 
 
-def send(connection: Connection, message: Any, segment: SharedMemory | None) -> None:
-    """Send `message`, its arrays through `segment` where they fit, else through the pipe."""
-    out, buffers = io.BytesIO(), []
+def pack(message: Any, segment: SharedMemory | None) -> Parcel:
+    """Pack `message`, its arrays into `segment` where they fit."""
+    out = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
     _Packer(out, protocol=5, buffer_callback=buffers.append).dump(message)
-    raw = [buffer.raw() for buffer in buffers]
-    sizes = [view.nbytes for view in raw]
-    if segment is not None and extent(sizes) <= segment.size:
-        start = 0
-        for view in raw:
-            segment.buf[start : start + view.nbytes] = view
-            start += _padded(view.nbytes)
-        connection.send(Parcel(out.getvalue(), sizes, True))
-        return
-    connection.send(Parcel(out.getvalue(), sizes, False))
-    for view in raw:
-        if view.nbytes:
-            connection.send_bytes(view)
+    views = [buffer.raw() for buffer in buffers]
+    sizes = [view.nbytes for view in views]
+    if segment is None or extent(sizes) > segment.size:
+        return Parcel(out.getvalue(), sizes, views)
+    room, start = memoryview(segment.buf), 0
+    for view in views:
+        room[start : start + view.nbytes] = view
+        start += _padded(view.nbytes)
+    room.release()
+    return Parcel(out.getvalue(), sizes, [])
 
 
 def receive(connection: Connection, segment: SharedMemory | None) -> tuple[Any, int]:
     """A message, and how many bytes its arrays take; what lay in shared memory is copied out."""
-    parcel: Parcel = connection.recv()
-    total = extent(parcel.sizes)
+    pickled, sizes, shared = connection.recv()
+    total = extent(sizes)
     room = _aligned(total)
     views, start = [], 0
-    for size in parcel.sizes:
+    for size in sizes:
         views.append(room[start : start + size])
         start += _padded(size)
-    if parcel.shared:
-        assert segment is not None
-        room[:] = segment.buf[:total]
-    else:
+    if not shared:
         for view in views:
             if view.nbytes:
                 connection.recv_bytes_into(view)
-    return pickle.loads(parcel.pickled, buffers=views), total
+    elif sizes:
+        assert segment is not None
+        room[:] = memoryview(segment.buf)[:total]
+    return pickle.loads(pickled, buffers=views), total
 
 
 def extent(sizes: list[int]) -> int:
@@ -125,4 +134,4 @@ def _padded(size: int) -> int:
 def _aligned(size: int) -> memoryview:
     room = np.empty(size + _ALIGN, dtype=np.uint8)
     start = -room.ctypes.data % _ALIGN
-    return memoryview(room)[start : start + size]
+    return room[start : start + size].data

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import queue
 import random
 import signal
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from treadle.base.errors import DataError
 from treadle.base.lazy import LazyModule
 from treadle.tensor.random import manual_seed
 from treadle.utils.data.fetch import Fetched, IterableFetcher, MapFetcher, Task
-from treadle.utils.data.transport import attach, send
+from treadle.utils.data.transport import FITS_A_PIPE, Parcel, attach, pack
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
 else:
     np = LazyModule("numpy")
-_processes = LazyModule("multiprocessing.process")
-_connections = LazyModule("multiprocessing.connection")
 
 
 @dataclass(slots=True)
@@ -83,29 +80,15 @@ def get_worker_info() -> WorkerInfo | None:
 
 
 def run(connection: Connection, setup: Setup, worker: int, seed: int) -> None:
-    """The life of a worker: do tasks in order until the main process says or is gone."""
+    """The life of a worker: do tasks in order until the main process says so or is gone."""
     # Ctrl-C goes to every process of the terminal; the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, todo), daemon=True).start()
     try:
-        _Worker(connection, setup, worker, seed).serve(todo)
-    except (BrokenPipeError, ConnectionResetError):
-        # The main process stopped listening: nobody is left to tell.
-        os._exit(0)
-
-
-def _listen(connection: Connection, todo: queue.SimpleQueue[Any]) -> None:
-    """Take tasks off the pipe at once, so that the main process never waits for a busy worker."""
-    parent = _processes.parent_process()
-    watched = [connection] + ([parent.sentinel] if parent is not None else [])
-    try:
-        while connection in _connections.wait(watched):
-            todo.put(connection.recv())
-    except (EOFError, OSError):
-        pass
-    todo.put(None)
+        _Worker(connection, setup, worker, seed).serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The main process is gone or no longer listens: nobody is left to tell.
+        connection.close()
 
 
 class _Worker:
@@ -118,6 +101,7 @@ class _Worker:
         self.fetcher: MapFetcher | IterableFetcher | None = None
         self.broken: Failure | None = None
         self.segments: dict[str, SharedMemory] = {}
+        self.todo: deque[Any] = deque()
         _info = WorkerInfo(worker, setup.num_workers, seed + worker, setup.dataset)
         self._seed_all(seed + worker)
         if setup.init_fn is not None:
@@ -126,21 +110,35 @@ class _Worker:
             except Exception as error:
                 self.broken = _failure(error)
 
-    def serve(self, todo: queue.SimpleQueue[Any]) -> None:
-        while (message := todo.get()) is not None:
+    def serve(self) -> None:
+        """Answer tasks until told to stop; raises `EOFError` where the main process is gone."""
+        while (message := self._next()) is not None:
             if isinstance(message, Epoch):
                 self._begin(message.seed)
                 continue
             task, lent = message
-            answer = self._answer(task)
             segment = self._segment(lent)
             try:
-                send(self.connection, answer, segment)
-            except (BrokenPipeError, ConnectionResetError):
-                raise
+                parcel = pack(self._answer(task), segment)
             except Exception as error:
                 # The batch holds something that cannot be pickled.
-                send(self.connection, _failure(error), None)
+                parcel = pack(_failure(error), None)
+            self._send(parcel)
+
+    def _next(self) -> Any:
+        return self.todo.popleft() if self.todo else self.connection.recv()
+
+    def _send(self, parcel: Parcel) -> None:
+        if parcel.inline < FITS_A_PIPE:
+            parcel.send(self.connection)
+            return
+        # This fills the pipe and waits for the main process, which may itself be waiting for us to
+        # take a long task: so take tasks meanwhile.
+        sender = threading.Thread(target=_send_quietly, args=(parcel, self.connection), daemon=True)
+        sender.start()
+        while sender.is_alive():
+            if self.connection.poll(0.001):
+                self.todo.append(self.connection.recv())
 
     def _begin(self, seed: int) -> None:
         self.seed = seed
@@ -190,6 +188,14 @@ class _Worker:
         manual_seed(seed)
         if "numpy" in sys.modules:
             np.random.seed(seed % 2**32)
+
+
+def _send_quietly(parcel: Parcel, connection: Connection) -> None:
+    try:
+        parcel.send(connection)
+    except OSError:
+        # The main process is gone: the reading side finds out and ends the worker.
+        pass
 
 
 def _failure(error: BaseException) -> Failure:
