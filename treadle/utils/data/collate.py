@@ -17,8 +17,9 @@ else:
 def default_collate(batch: Sequence[Any]) -> Any:
     """Put samples together: tensors, arrays and numbers gain a first dimension of `len(batch)`.
 
-    Tensors and arrays are stacked (`dtype` kept); floats give float64, ints int64, bools bool; strings and bytes
-    stay a list; mappings, tuples, named tuples and sequences are collated member by member.
+    Tensors and arrays are stacked (`dtype` kept); floats give float64, ints int64, bools bool;
+    strings and bytes stay a list; mappings, tuples, named tuples and sequences are collated member
+    by member.
 
     Args:
         batch: a non-empty list of samples of one structure.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from treadle.base.lazy import LazyModule
 from treadle.tensor import Tensor, from_numpy
 from treadle.tensor.random import Generator, host_generator
+from treadle.utils.data.arrays import ArrayView
 from treadle.utils.data.draws import loading
 from treadle.utils.data.protocol import speaks
 
@@ -30,9 +31,10 @@ class Dataset(Generic[T]):
 
     * `__getbatch__(indices)`: the samples at `indices` (int64 ndarray) stacked as NumPy arrays, or
       `NotImplemented`. It may run in a worker process.
-    * `__tobatch__(arrays)`: the finished batch from those arrays, as the default collation of the single
-      samples would give it. It runs in the main process, so what it does with tensors is recorded
-      and becomes part of the step that uses the batch. Without it the arrays become tensors.
+    * `__tobatch__(arrays)`: the finished batch from those arrays, as the default collation of the
+      single samples would give it. It runs in the main process, so what it does with tensors is
+      recorded and becomes part of the step that uses the batch. Without it the arrays become
+      tensors.
 
     `__getitems__(indices)` is PyTorch's: a list of samples, still to be collated.
     """
@@ -76,19 +78,26 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         if not tensors or None in lengths or len(set(lengths)) > 1:
             raise ValueError(f"Size mismatch between tensors: first dimensions are {lengths}")
         self.tensors = tensors
+        self._views = [ArrayView() for _ in tensors]
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
-        if loading() and not any(tensor.requires_grad for tensor in self.tensors):
-            return tuple(from_numpy(np.array(tensor.numpy()[index])) for tensor in self.tensors)
+        if loading() and not self._differentiable():
+            return tuple(from_numpy(np.array(array[index])) for array in self._arrays())
         return tuple(tensor[index] for tensor in self.tensors)
 
     def __getbatch__(self, indices: np.ndarray) -> Any:
-        if any(tensor.requires_grad for tensor in self.tensors):
+        if self._differentiable():
             return NotImplemented
-        return tuple(tensor.numpy().take(indices, axis=0) for tensor in self.tensors)
+        return tuple([array.take(indices, axis=0) for array in self._arrays()])
 
     def __tobatch__(self, arrays: tuple[np.ndarray, ...]) -> list[Tensor]:
         return [from_numpy(array) for array in arrays]
+
+    def _differentiable(self) -> bool:
+        return any(tensor.requires_grad for tensor in self.tensors)
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [view.of(t) for view, t in zip(self._views, self.tensors, strict=True)]
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
@@ -143,7 +152,8 @@ class ConcatDataset(Dataset[T]):
             raise ValueError("datasets should not be an empty iterable")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
             raise TypeError("ConcatDataset does not support IterableDataset: use ChainDataset")
-        self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))  # type: ignore[arg-type]
+        lengths = [len(d) for d in self.datasets]  # type: ignore[arg-type]
+        self.cumulative_sizes = list(itertools.accumulate(lengths))
 
     def __getitem__(self, index: int) -> T:
         total = len(self)
@@ -170,7 +180,7 @@ class ChainDataset(IterableDataset[T]):
             yield from dataset
 
     def __len__(self) -> int:
-        return sum(len(d) for d in self.datasets)  # type: ignore[arg-type]
+        return sum(len(d) for d in self.datasets)  # type: ignore[arg-type,misc]
 
 
 def random_split(
@@ -180,8 +190,8 @@ def random_split(
 
     Args:
         dataset: what to split.
-        lengths: the number of samples of each part, or fractions that sum to 1; what rounding leaves
-            over goes to the first parts, one sample each.
+        lengths: the number of samples of each part, or fractions that sum to 1; what rounding
+            leaves over goes to the first parts, one sample each.
         generator: source of the permutation (default: treadle's own).
 
     Raises:

@@ -1,7 +1,7 @@
 """Random numbers for transforms: the same for any number of workers, whole batch or one by one.
 
-Every batch has its own numbers, found from the epoch's seed and the number of the batch. They form a
-table for each random transform in turn, with a row per sample; who works on a whole batch takes
+Every batch has its own numbers, found from the epoch's seed and the number of the batch. They form
+a table for each random transform in turn, with a row per sample; who works on a whole batch takes
 the table, who works on one sample takes its row. So both get the same values, in any process.
 """
 
@@ -70,7 +70,7 @@ _active: ContextVar[Draws | None] = ContextVar("draws", default=None)
 
 
 def draws() -> Draws:
-    """The numbers of the batch being loaded, or fresh ones from treadle's seed outside of a loader."""
+    """The numbers of the batch being loaded; outside of a loader, fresh ones from the seed."""
     found = _active.get()
     if found is not None:
         return found

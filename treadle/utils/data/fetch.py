@@ -23,8 +23,8 @@ else:
 class Task:
     """One batch to fetch: its number in the epoch and its indices.
 
-    `indices` is an int64 ndarray or a list for a batch, one index where batching is off, and the number of
-    samples to take (`None`: a single one) from an iterable data set.
+    `indices` is an int64 ndarray or a list for a batch, one index where batching is off, and the
+    number of samples to take (`None`: a single one) from an iterable data set.
     """
 
     number: int

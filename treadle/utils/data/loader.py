@@ -24,15 +24,16 @@ class DataLoader(Generic[T]):
 
     A data set that can fetch a whole batch at once (`Dataset.__getbatch__`) does so, as long as the
     collation is the default one; otherwise samples are fetched one by one and collated. The order
-    follows from `manual_seed` (or `generator`) alone, and so do the random numbers of treadle's transforms:
-    the number of workers changes nothing.
+    follows from `manual_seed` (or `generator`) alone, and so do the random numbers of treadle's
+    transforms: the number of workers changes nothing.
 
     Args:
         dataset: where the samples come from.
         batch_size: samples in a batch; `None` gives single samples instead of batches.
         shuffle: whether to visit the samples in a new random order in each epoch.
         sampler: the order of the samples; excludes `shuffle`.
-        batch_sampler: the groups of samples; excludes `batch_size`, `shuffle`, `sampler`, `drop_last`.
+        batch_sampler: the groups of samples; excludes `batch_size`, `shuffle`, `sampler`,
+            `drop_last`.
         num_workers: processes that fetch; 0 fetches in this one.
         collate_fn: makes a batch of a list of samples (default: `default_collate`).
         pin_memory: accepted for PyTorch's sake; memory of the CPU needs no pinning.
@@ -40,8 +41,9 @@ class DataLoader(Generic[T]):
         timeout: seconds to wait for a worker's batch; 0 waits for ever.
         worker_init_fn: called in each worker with its number, after seeding. Without it `random`,
             `numpy.random` and treadle are seeded anew for each batch.
-        multiprocessing_context: a start method's name or context (default: `fork` on Linux, else the
-            platform's own). `spawn` needs a data set that can be pickled and a guarded main module.
+        multiprocessing_context: a start method's name or context (default: `fork` on Linux, else
+            the platform's own). `spawn` needs a data set that can be pickled and a guarded main
+            module.
         generator: source of the order (default: treadle's own).
         prefetch_factor: batches fetched ahead by each worker (default: 2).
         persistent_workers: whether workers live on from one epoch to the next.
@@ -134,10 +136,11 @@ class DataLoader(Generic[T]):
                 "drop_last"
             )
         if sampler is None and not self._iterable and batch_sampler is None:
+            source: Any = self.dataset
             if shuffle:
-                sampler = RandomSampler(self.dataset, generator=self.generator)  # type: ignore[arg-type]
+                sampler = RandomSampler(source, generator=self.generator)
             else:
-                sampler = SequentialSampler(self.dataset)  # type: ignore[arg-type]
+                sampler = SequentialSampler(source)
         if batch_size is not None and (
             not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0
         ):
@@ -238,7 +241,8 @@ class DataLoader(Generic[T]):
                 worker, task = waiting.popleft()
                 fetched = pool.answer(worker, epoch)
                 if fetched is None:
-                    # This worker's iterable data set is at its end: its other tasks will say so too.
+                    # This worker's iterable data set is at its end: its other tasks will say so
+                    # too.
                     continue
                 following = next(tasks, None)
                 if following is not None:

@@ -29,8 +29,8 @@ _connections = LazyModule("multiprocessing.connection")
 _tracker = LazyModule("multiprocessing.resource_tracker")
 
 
-# The main process's ends of all pipes. A forked process must close its copies, or a worker would not
-# notice that the main process is gone.
+# The main process's ends of all pipes. A forked process must close its copies, or a worker would
+# not # notice that the main process is gone.
 _inherited: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -238,8 +238,8 @@ def _shut_down(hands: list[_Hand], owner: int) -> None:
 def start_method(chosen: Any) -> Any:
     """The `multiprocessing` context for `chosen`: a name, a context, or `None` for the default.
 
-    The default is `fork` on Linux: a worker is up in milliseconds, shares the data set's memory, and scripts
-    without `if __name__ == "__main__"`, lambdas and notebooks work. Elsewhere it is the
+    The default is `fork` on Linux: a worker is up in milliseconds, shares the data set's memory,
+    and scripts without `if __name__ == "__main__"`, lambdas and notebooks work. Elsewhere it is the
     platform's own. `spawn` and `forkserver` are safer next to libraries that hold locks in threads
     of their own; they need a data set that can be pickled.
     """

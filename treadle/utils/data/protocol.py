@@ -1,8 +1,10 @@
-"""How a data set or a transform says that it can work on a whole batch, and how far it is believed."""
+"""How a data set or a transform says that it can work on a whole batch, and how far it is
+believed."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 
 def speaks(obj: object, batch_method: str, item_method: str) -> bool:
@@ -11,11 +13,12 @@ def speaks(obj: object, batch_method: str, item_method: str) -> bool:
     A subclass that overrides only the per-item method (say `__getitem__`) means something else by
     it than its base class's batch method does, so that one must no longer be used.
     """
-    return _speaks(type(obj), batch_method, item_method)
+    kind: Any = type(obj)
+    return _speaks(kind, batch_method, item_method)
 
 
-@lru_cache(maxsize=None)
-def _speaks(kind: type, batch_method: str, item_method: str) -> bool:
+@cache
+def _speaks(kind: Any, batch_method: str, item_method: str) -> bool:
     for base in kind.__mro__:
         if batch_method in vars(base):
             return True

@@ -21,7 +21,8 @@ T = TypeVar("T", covariant=True)
 class Sampler(Generic[T]):
     """An iterable over indices (or lists of indices): subclasses write `__iter__`.
 
-    A sampler that knows its whole order at once may also write `order()`, which gives it as an int64
+    A sampler that knows its whole order at once may also write `order()`, which gives it as an
+    int64
     ndarray: a batch is then a slice of it, and no index is ever a Python number.
     """
 

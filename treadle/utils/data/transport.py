@@ -68,11 +68,11 @@ def pack(message: Any, segment: SharedMemory | None) -> Parcel:
     sizes = [view.nbytes for view in views]
     if segment is None or extent(sizes) > segment.size:
         return Parcel(out.getvalue(), sizes, views)
-    room, start = memoryview(segment.buf), 0
+    assert segment.buf is not None
+    room, start = segment.buf, 0
     for view in views:
         room[start : start + view.nbytes] = view
         start += _padded(view.nbytes)
-    room.release()
     return Parcel(out.getvalue(), sizes, [])
 
 
@@ -90,8 +90,8 @@ def receive(connection: Connection, segment: SharedMemory | None) -> tuple[Any, 
             if view.nbytes:
                 connection.recv_bytes_into(view)
     elif sizes:
-        assert segment is not None
-        room[:] = memoryview(segment.buf)[:total]
+        assert segment is not None and segment.buf is not None
+        room[:] = segment.buf[:total]
     return pickle.loads(pickled, buffers=views), total
 
 

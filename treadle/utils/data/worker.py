@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
 import signal
@@ -30,7 +31,8 @@ else:
 
 @dataclass(slots=True)
 class WorkerInfo:
-    """Which worker this is: its number `id`, of how many, its seed, and its copy of the data set."""
+    """Which worker this is: its number `id`, of how many, its seed, and its copy of the data
+    set."""
 
     id: int
     num_workers: int
@@ -191,11 +193,9 @@ class _Worker:
 
 
 def _send_quietly(parcel: Parcel, connection: Connection) -> None:
-    try:
+    # Where the main process is gone, the reading side finds out and ends the worker.
+    with contextlib.suppress(OSError):
         parcel.send(connection)
-    except OSError:
-        # The main process is gone: the reading side finds out and ends the worker.
-        pass
 
 
 def _failure(error: BaseException) -> Failure:
