@@ -111,6 +111,7 @@ class Trace:
     `handles` are weak references to the tensors that hold its values.
     `origins` tells for an input that is a value of an earlier trace where its history goes on.
     `leaf_handles` are the tensors that collect gradients.
+    `sources` tells, while a function is compiled, which tensor or function each leaf came from.
     `saved` are the buffers kept for a backward pass after the trace has run.
     """
 
@@ -126,6 +127,7 @@ class Trace:
         "origins",
         "saved",
         "serial",
+        "sources",
         "state",
     )
 
@@ -141,6 +143,7 @@ class Trace:
         self.functions: dict[int, Any] = {}
         self.freed: list[frozenset[int]] = []
         self.saved: dict[int, Any] = {}
+        self.sources: dict[int, Any] | None = None
         self.done = False
         self.error: BaseException | None = None
         self.serial = next(_serial)
@@ -218,6 +221,8 @@ class Trace:
         """The position of a tensor in this trace, which it becomes an input of if need be."""
         if t._trace is self:
             return t._pos
+        if self.sources is not None:
+            self.sources[len(self.leaves)] = t
         state = self.buffer(t._buffer, t._node.shape, t._node.dtype, min(t._needs, LEAF))
         if t._needs == DERIVED and t._trace is not None:
             self.origins[state.pos] = (t._trace, t._pos)

@@ -29,7 +29,7 @@ never produced). `pow` on integers wraps. Bool is stored as one byte, 0 or 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
@@ -67,7 +67,7 @@ class Size(Expr):
     """The run-time integer number `index` of the launch: an extent, a stride or an offset."""
 
     index: int
-    dtype: ClassVar[DType] = dt.int64
+    dtype: DType = field(default=dt.int64, init=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -34,6 +34,8 @@ np = LazyModule("numpy")
 _special = LazyModule("scipy.special")
 
 Rule = Callable[[Node, Node], Node | None]
+One = Callable[[Node], Node]
+Two = Callable[[Node, Node], Node]
 
 
 def operand(node: Node, i: int, index: Index, read: Read) -> Expr:
@@ -434,26 +436,43 @@ def like(value: float, node: Node) -> Node:
     return constant(value, node.dtype)
 
 
-def _constructor1(op: Op) -> Callable[[Node], Node]:
+def _constructor1(op: Op) -> One:
     def build(x: Node) -> Node:
         return make(op, (x,))
 
     return build
 
 
-def _constructor2(op: Op) -> Callable[[Node, Node], Node]:
+def _constructor2(op: Op) -> Two:
     def build(a: Node, b: Node) -> Node:
         return make(op, (a, b))
 
     return build
 
 
-neg, sign, exp, log = map(_constructor1, (NEG, SIGN, EXP, LOG))
-sin, cos, trunc, bit_not = map(_constructor1, (SIN, COS, TRUNC, NOT))
-add, sub, mul, div = map(_constructor2, (ADD, SUB, MUL, DIV))
-power, floordiv, maximum, minimum = map(_constructor2, (POW, FLOORDIV, MAX, MIN))
-eq, lt, le, gt, ge = map(_constructor2, (EQ, LT, LE, GT, GE))
-both, either = map(_constructor2, (AND, OR))
+neg: One = _constructor1(NEG)
+sign: One = _constructor1(SIGN)
+exp: One = _constructor1(EXP)
+log: One = _constructor1(LOG)
+sin: One = _constructor1(SIN)
+cos: One = _constructor1(COS)
+trunc: One = _constructor1(TRUNC)
+bit_not: One = _constructor1(NOT)
+add: Two = _constructor2(ADD)
+sub: Two = _constructor2(SUB)
+mul: Two = _constructor2(MUL)
+div: Two = _constructor2(DIV)
+power: Two = _constructor2(POW)
+floordiv: Two = _constructor2(FLOORDIV)
+maximum: Two = _constructor2(MAX)
+minimum: Two = _constructor2(MIN)
+eq: Two = _constructor2(EQ)
+lt: Two = _constructor2(LT)
+le: Two = _constructor2(LE)
+gt: Two = _constructor2(GT)
+ge: Two = _constructor2(GE)
+both: Two = _constructor2(AND)
+either: Two = _constructor2(OR)
 
 
 def where(condition: Node, a: Node, b: Node) -> Node:

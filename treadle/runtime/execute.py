@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from treadle.graph.capture import DERIVED, State, Trace
@@ -12,6 +14,18 @@ from treadle.ir.node import Node
 from treadle.ops.table import INPUT
 from treadle.runtime.buffer import Buffer
 from treadle.runtime.engine import prepare
+from treadle.runtime.profile import active
+
+
+@dataclass(slots=True)
+class Counts:
+    """How often plans were run and made since the process started."""
+
+    runs: int = 0
+    plans: int = 0
+
+
+counts: Final = Counts()
 
 
 class Runnable(Protocol):
@@ -22,20 +36,19 @@ class Runnable(Protocol):
         ...
 
 
-def _unshared_count() -> int:
-    """What `sys.getrefcount` says of a buffer that only the list of leaves refers to."""
-    leaves = [object()]
-    return min(sys.getrefcount(leaf) for leaf in leaves)
+def _reference_counts(leaves: list[Any]) -> list[int]:
+    return [sys.getrefcount(leaf) for leaf in leaves]
 
 
-_UNSHARED: Final = _unshared_count()
+_UNSHARED: Final = _reference_counts([object()])[0]
+"""What the count is for a binding that only the list of leaves refers to."""
 
 
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
     """The inputs whose memory nobody will read again: a plan may write results there."""
-    count = sys.getrefcount
+    counts = _reference_counts(leaves)
     return tuple(
-        [i for i, leaf in enumerate(leaves) if count(leaf) == _UNSHARED and type(leaf) is Buffer]
+        [i for i, n in enumerate(counts) if n == _UNSHARED and type(leaves[i]) is Buffer]
     )
 
 
@@ -77,9 +90,17 @@ def _run(
     """The buffers of some positions, by the plan that the state remembers for them."""
     key = (outputs, donated)
     plan = state.plans.get(key)
+    profile = active()
+    if profile is not None:
+        profile.recorded_until(time.perf_counter_ns())
     if plan is None:
-        plan = state.plans[key] = _prepare(state, outputs, donated)
-    return dict(zip(outputs, plan.run(leaves), strict=True))
+        plan = state.plans[key] = _prepare(state, leaves, outputs, donated)
+        counts.plans += 1
+    counts.runs += 1
+    buffers = plan.run(leaves)
+    if profile is not None:
+        profile.resume()
+    return dict(zip(outputs, buffers, strict=True))
 
 
 def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:
@@ -103,10 +124,18 @@ def _outputs(
     return saved, tuple(sorted({*wanted, *stored}))
 
 
-def _prepare(state: State, outputs: tuple[int, ...], donated: tuple[int, ...]) -> Runnable:
+def _prepare(
+    state: State, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
+) -> Runnable:
+    start = time.perf_counter_ns()
     nodes: list[Node] = [s.node for s in state.path() if s.node is not None]
     inputs = [node for node in nodes if node.op is INPUT]
-    return prepare([nodes[pos] for pos in outputs], inputs, frozenset(donated))
+    numbers = [i for i, leaf in enumerate(leaves) if type(leaf) is not Buffer]
+    plan = prepare([nodes[pos] for pos in outputs], inputs, frozenset(donated), numbers)
+    profile = active()
+    if profile is not None:
+        profile.add(f"plan of {len(nodes)} values", "plan", start, time.perf_counter_ns())
+    return plan
 
 
 def _keep(

@@ -83,7 +83,8 @@ def _positions(mask: Any) -> list[Any]:
 
 def parse(shape: tuple[int, ...], index: Any) -> Basic:
     """An index resolved against a shape; raises `IndexError` where it is out of bounds."""
-    starts, stops, steps, flips = [], [], [], []
+    cuts: list[tuple[int, int, int]] = []
+    flips: list[int] = []
     out: list[int] = []
     advanced: list[tuple[int, Any]] = []
     axis = 0
@@ -99,7 +100,7 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
             for part in parts:
                 advanced.append((len(out), part))
                 out.append(shape[axis])
-                starts.append(0), stops.append(shape[axis]), steps.append(1)
+                cuts.append((0, shape[axis], 1))
                 axis += 1
             continue
         n = shape[axis]
@@ -111,8 +112,7 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
             elif s < 0:
                 a, b, s = a + (length - 1) * s, a + 1, -s
                 flips.append(axis)
-            starts.append(a), stops.append(a + (length - 1) * s + 1 if length else a)
-            steps.append(s)
+            cuts.append((a, a + (length - 1) * s + 1 if length else a, s))
             out.append(length)
         else:
             i = item + n if item < 0 else item
@@ -120,11 +120,10 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
                 raise IndexError(
                     f"index {item} is out of bounds for dimension {axis} with size {n}"
                 )
-            starts.append(i), stops.append(i + 1), steps.append(1)
+            cuts.append((i, i + 1, 1))
         axis += 1
-    return Basic(
-        tuple(starts), tuple(stops), tuple(steps), tuple(flips), tuple(out), tuple(advanced)
-    )
+    starts, stops, steps = (tuple(cut[k] for cut in cuts) for k in range(3))
+    return Basic(starts, stops, steps, tuple(flips), tuple(out), tuple(advanced))
 
 
 def _check_mask(item: Any, shape: tuple[int, ...], axis: int) -> None:
