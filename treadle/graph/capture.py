@@ -235,6 +235,7 @@ class Trace:
         state = self.buffer(t._buffer, t._node.shape, t._node.dtype, min(t._needs, LEAF))
         if t._needs == DERIVED and t._trace is not None:
             self.origins[state.pos] = (t._trace, t._pos)
+            self.handles.append(ref(t))
         elif t._needs == LEAF:
             self.leaf_handles[state.pos] = t
         t._trace = self

@@ -155,6 +155,8 @@ def _keep(
 
 def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
     """Drops what a trace that has run no longer needs: it must not keep memory alive."""
+    if trace.origins:
+        _send_home(trace)
     trace.leaves = []
     trace.handles = []
     if not history:
@@ -165,3 +167,11 @@ def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
     for t in live:
         if t._needs != DERIVED:
             t._trace = None
+
+
+def _send_home(trace: Trace) -> None:
+    """Tensors that came in from earlier traces belong to these again: their history is there."""
+    for reference in trace.handles:
+        t = reference()
+        if t is not None and t._trace is trace and t._pos in trace.origins:
+            t._trace, t._pos = trace.origins[t._pos]
