@@ -12,7 +12,7 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.ir.node import Node, topological
 from treadle.ops.contract import contract, conv
-from treadle.ops.pointwise import add, cast, div, eq, exp, gt, log, mul, neg, sub, where
+from treadle.ops.pointwise import RELU, add, cast, div, eq, exp, gt, log, mul, neg, sub, where
 from treadle.ops.reduce import AMAX, MAX_REDUCE, total
 from treadle.ops.source import RANDOM_BITS, constant, full, iota
 from treadle.ops.table import TABLE, input_node, make
@@ -51,7 +51,7 @@ def backward(loss: Node, wanted: Sequence[Node]) -> list[Node]:
 
 
 def relu(x: Node) -> Node:
-    return where(gt(x, constant(0, x.dtype)), x, constant(0, x.dtype))
+    return make(RELU, (x,))
 
 
 def linear(x: Node, w: Node, b: Node) -> Node:
