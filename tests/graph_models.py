@@ -194,3 +194,26 @@ def arrays_for(step: Step, seed: int = 0, classes: int = 10) -> list[Any]:
         return (rng.normal(size=shape) * 0.3).astype(dtype.numpy)
 
     return [draw(i.shape, i.dtype) for i in step.inputs]
+
+
+def softmax(x: Node) -> Node:
+    """Over the last dimension."""
+    last = (len(x.shape) - 1,)
+    e = exp(sub(x, make(AMAX, (x,), (last,))))
+    return div(e, total(e, last))
+
+
+def normalise(x: Node, axes: tuple[int, ...]) -> Node:
+    """Mean 0 and variance 1 over some axes."""
+    scale = constant(1 / np.prod([x.shape[a] for a in axes]), F32)
+    centred = sub(x, mul(total(x, axes), scale))
+    variance = mul(total(mul(centred, centred), axes), scale)
+    return mul(centred, make(TABLE["rsqrt"], (add(variance, constant(1e-5, F32)),)))
+
+
+def layer_norm(x: Node) -> Node:
+    return normalise(x, (len(x.shape) - 1,))
+
+
+def batch_norm(x: Node) -> Node:
+    return normalise(x, (0, 2, 3))

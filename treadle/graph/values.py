@@ -28,6 +28,11 @@ class Root:
     value: Value
     address: Affine
 
+    @property
+    def mask(self) -> int:
+        """The variables of the value or of its address."""
+        return self.value.mask | self.address.mask
+
 
 def roots_of(
     group: Group, stored: Iterable[Node], strides: Mapping[Node, tuple[int, ...]]
