@@ -139,9 +139,8 @@ def conv_step(
     key = input_node((), dt.int64)
     a, b = channels
     flat = b * ((side - 4 + 4 * pad) // 2) ** 2
-    params = parameters(
-        (a, 1, 3, 3), (a,), (b, a, 3, 3), (b,), (hidden, flat), (hidden,), (classes, hidden), (classes,)
-    )  # fmt: skip
+    shapes = [(a, 1, 3, 3), (a,), (b, a, 3, 3), (b,), (hidden, flat), (hidden,)]
+    params = parameters(*shapes, (classes, hidden), (classes,))
     h = relu(conv2d(normalised(x), params[0], params[1], pad))
     h = relu(conv2d(h, params[2], params[3], pad))
     h = dropout(max_pool(h), key, 0.25)
