@@ -69,8 +69,17 @@ def _sum_gradient(node: Node, g: Node) -> Node:
 
 
 def _prod_gradient(node: Node, g: Node) -> Node:
+    """The product of the others: where one element is 0, only that one has a gradient."""
     x = node.inputs[0]
-    return _op("div", _op("mul", view.expand(_op("mul", g, node), x.shape), _one(x)), x)
+    axes = node.attrs[0]
+    nothing = _op("eq", x, _zero(x))
+    safe = make(TABLE["where"], (nothing, _one(x), x))
+    zeros = make(SUM, (make(TABLE["cast"], (nothing,), (dt.int64,)),), (axes,))
+    product = make(PROD, (safe,), (axes,))
+    others = _op("mul", g, _op("div", product, safe))
+    alone = make(TABLE["where"], (nothing, _op("mul", g, product), _zero(x)))
+    some = make(TABLE["where"], (_op("eq", zeros, source.constant(1, dt.int64)), alone, _zero(x)))
+    return make(TABLE["where"], (_op("eq", zeros, source.constant(0, dt.int64)), others, some))
 
 
 def _ties_gradient(node: Node, g: Node) -> Node:
@@ -109,6 +118,10 @@ def _position(shape: Shape, axes: tuple[int, ...], dtype: DType) -> Node:
 def _op(name: str, a: Node, b: Node) -> Node:
     # Looked up by name: the element-wise room stands on this one for its own gradients.
     return make(TABLE[name], (a, b))
+
+
+def _zero(x: Node) -> Node:
+    return source.constant(0, x.dtype)
 
 
 def _one(x: Node) -> Node:

@@ -15,18 +15,35 @@ from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
 from treadle.codegen.contract.flow import WORD
 from treadle.codegen.contract.layout import (
-    B, COMBINE, DIRECT, LOCAL, M, N, K, NUMBERS, PACK, PARTIAL, SHARED, WHOLE, Layout,
-)  # fmt: skip
+    BATCH,
+    COMBINE,
+    DIRECT,
+    LOCAL,
+    NUMBERS,
+    PACK,
+    PARTIAL,
+    SHARED,
+    WHOLE,
+    B,
+    K,
+    Layout,
+    M,
+    N,
+)
+from treadle.codegen.contract.panel import GROUP
+from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
 from treadle.ir.contraction import Contraction
 
-_PANEL_BYTES: Final = 24 << 10
-"""A panel of B stays in the first-level cache (32 KiB or more) while rows of A pass."""
-_A_BYTES: Final = 256 << 10
-"""A block of A stays in the second-level cache (512 KiB or more) while panels of B pass."""
+_PANEL_BYTES: Final = 128 << 10
+"""A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
+_A_BYTES: Final = 192 << 10
+"""A block of A stays there too (512 KiB or more) while panels of B pass."""
+_ROWS: Final = 4
+"""Tiles of the lowest block, as long as there is a choice."""
 _TASK: Final = 1 << 19
 """Multiply-adds worth a task of their own: about 10 microseconds."""
-_TASKS: Final = 64
+_TASKS: Final = 32
 """Enough tasks for any number of threads that we expect, with slack for uneven ones."""
 _PACK_COLUMNS: Final = 192
 """Columns against which packing A pays: below, its rows are read in place."""
@@ -71,7 +88,9 @@ class _Planner:
         self.layout = Layout(contraction)
         self.tile: Tile = choose(target, contraction.accumulator)
         self.sizes = coalesce(self.layout, sizes)
-        self.batches, self.m, self.n, self.k = (prod(self._extents(kind)) for kind in (B, M, N, K))
+        self.batches, self.m, self.n, self.k = (
+            prod(self._extents(kind)) for kind in (BATCH, M, N, K)
+        )
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
     def schedule(self) -> Schedule:
@@ -88,8 +107,8 @@ class _Planner:
         slices = self.numbers["slices"]
         steps = []
         if self.numbers["b_mode"] == SHARED:
-            panels = self._panels * self.numbers["k_blocks"] * self.batches
-            steps.append(self._step(PACK, panels, max(1, panels // _TASKS)))
+            groups = ceil(self._panels / GROUP) * self.numbers["k_blocks"] * self.batches
+            steps.append(self._step(PACK, groups, max(1, groups // _TASKS)))
         if slices > 1:
             steps.append(self._step(PARTIAL, blocks * slices, 1))
             steps.append(self._step(COMBINE, blocks, 1))
@@ -126,17 +145,20 @@ class _Planner:
         work = self.batches * self.m * self.n * self.k
         wanted = min(_TASKS, max(1, work // _TASK))
         wanted = ceil(wanted / self.batches)
-        rows = max(tile.rows, _A_BYTES // (numbers["k_block"] * tile.itemsize))
-        m_blocks = max(1, round(self.m / rows)) if self.m > rows else 1
+        rows = max(_ROWS * tile.rows, _A_BYTES // (numbers["k_block"] * tile.itemsize))
+        m_blocks = ceil(self.m / rows)
         n_block = min(self._panels, max(1, _COLUMNS // tile.width))
-        if m_blocks < wanted:
-            n_blocks = ceil(wanted / m_blocks)
-            n_block = min(n_block, max(1, self._panels // n_blocks))
+        if m_blocks < wanted and self.m >= 2 * self.n:
+            m_blocks = min(wanted, ceil(self.m / (_ROWS * tile.rows)))
+        elif m_blocks < wanted:
+            m_blocks = max(1, self.m // rows)
+            n_block = min(n_block, max(1, self._panels // ceil(wanted / m_blocks)))
         m_block = _up(ceil(self.m / m_blocks), tile.rows)
         n_block = ceil(self._panels / ceil(self._panels / n_block)) * tile.width
         numbers.update(
             batches=self.batches, m=self.m, n=self.n, k=self.k, m_block=m_block, n_block=n_block,
             m_blocks=ceil(self.m / m_block), n_blocks=ceil(self.n / n_block),
+            panels=self._panels,
         )  # fmt: skip
 
     def _cut_slices(self) -> None:
@@ -160,28 +182,32 @@ class _Planner:
         if direct and self.m <= 4 * self.tile.rows:
             numbers["b_mode"] = DIRECT
         if direct:
-            numbers["b_row"] = (self._strides(1, K) or [0])[-1] * self.tile.itemsize
+            numbers["b_row"] = (self._strides(B, K) or [0])[-1] * self.tile.itemsize
 
     def _place_scratch(self) -> int:
         numbers, tile = self.numbers, self.tile
         m_block, k_block, pack_a = numbers["m_block"], numbers["k_block"], numbers["pack_a"]
         row_table, step_table = (m_block + TABLE_SLACK) * WORD, (k_block + TABLE_SLACK) * WORD
         row_bytes = tile.width * tile.itemsize
+        # Packing may write a vector too many behind each panel.
+        numbers["a_panel"] = _up((k_block * tile.rows + tile.lanes) * tile.itemsize, 64)
         kept = numbers["k_blocks"] > 1 or numbers["slices"] > 1
         numbers["end_size"] = row_table
+        numbers["row"] = row_bytes if kept else 0
         numbers["panel"] = m_block * row_bytes if kept else 0
         numbers["block"] = m_block * numbers["n_block"] * tile.itemsize
         places = {
+            "tabled": WORD,
             "rows": row_table,
             "steps": step_table,
             "b_steps": step_table,
-            "columns": (tile.width + TABLE_SLACK) * WORD,
+            "columns": (GROUP * tile.width + TABLE_SLACK) * WORD,
             "a_rows": row_table * pack_a,
             "a_steps": step_table * pack_a,
             "ends": row_table * len(self.layout.ends),
-            "a_panels": (m_block * k_block * tile.itemsize + row_bytes) * pack_a,
-            "b_panel": k_block * row_bytes,
-            "tiles": numbers["block"] if kept else m_block * row_bytes,
+            "a_panels": m_block // tile.rows * numbers["a_panel"] * pack_a,
+            "b_panel": k_block * row_bytes * GROUP,
+            "tiles": numbers["block"] if kept else CHUNK * tile.rows * row_bytes,
         }
         total = 0
         for name, size in places.items():
