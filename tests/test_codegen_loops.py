@@ -226,7 +226,9 @@ def test_a_gather_reports_bad_indices_and_goes_on(target: Target) -> None:
 
 def test_a_scatter_that_adds_up_in_order(target: Target) -> None:
     index = Load("where", Var("i"), dt.int32)
-    body = For("i", Size(0), Accumulate("y", Cast(index, dt.int64), "add", operand(0, F32)), "vector")
+    body = For(
+        "i", Size(0), Accumulate("y", Cast(index, dt.int64), "add", operand(0, F32)), "vector"
+    )
     params = (Param("x0", F32), Param("where", dt.int32), Param("y", F32, "inout"))
     address = compiled(kernel(body, *params, sizes=1), target)
     rng = np.random.default_rng(2)
@@ -326,7 +328,9 @@ def test_halves_are_read_exactly(target: Target, half: DType) -> None:
     every = np.arange(65536, dtype=np.uint16).view(half.numpy)
     got, want = convert(every, half, F32, target), every.astype(np.float32)
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(np.signbit(got)[~np.isnan(want)], np.signbit(want)[~np.isnan(want)])
+    np.testing.assert_array_equal(
+        np.signbit(got)[~np.isnan(want)], np.signbit(want)[~np.isnan(want)]
+    )
 
 
 @pytest.mark.parametrize("half", [dt.float16, dt.bfloat16])
@@ -343,7 +347,9 @@ def test_halves_are_rounded_to_even(target: Target, half: DType) -> None:
     assert np.isnan(got[~finite].astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("to", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.bfloat16, dt.float64])
+@pytest.mark.parametrize(
+    "to", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.bfloat16, dt.float64]
+)
 @pytest.mark.parametrize("source", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.float64, F32])
 def test_casts(target: Target, source: DType, to: DType) -> None:
     x = np.array([0, 1, 2, 3, 100, 127], dtype=np.float64)
