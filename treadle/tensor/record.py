@@ -428,12 +428,14 @@ def update(
     dtype: DType,
     attrs: tuple[Any, ...],
     targets: Sequence[Any],
+    sources: Sequence[Callable[[], float]] | None = None,
 ) -> None:
     """`rebind` of each target to its result of `block(body, (*tensors, *numbers), attrs)`, all as
     one transition.
 
     The targets are among the tensors, and leaves or constants. The numbers reach the body as
-    scalars of `dtype` that are inputs of the plan: others compile nothing.
+    scalars of `dtype` that are inputs of the plan: others compile nothing. `sources` give them
+    anew where a compiled function is replayed.
     """
     recorder = _LOCAL.recorder
     trace = recorder.trace
@@ -445,7 +447,10 @@ def update(
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        scalars = [scalar(value, dtype) for value in numbers]
+        scalars = [
+            scalar(value, dtype, source)
+            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+        ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
             rebind(t, value)
@@ -455,6 +460,8 @@ def update(
             table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
         return
     trace.state = found.end
+    if trace.sources is not None and sources is not None:
+        trace.sources.update(enumerate(sources, len(trace.leaves)))
     trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
     handles = trace.handles
