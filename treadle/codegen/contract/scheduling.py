@@ -168,6 +168,7 @@ class _Planner:
             "ends": rows * len(self.layout.ends),
             "a_panels": m_block // tile.rows * n["a_panel"] * pack_a,
             "b_panel": k_block * row_bytes * GROUP,
+            "zeros": tile.rows * row_bytes,
             "tiles": n["block"] if kept else CHUNK * tile.rows * row_bytes,
         }
         total = 0
