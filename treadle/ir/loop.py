@@ -37,7 +37,7 @@ unchanged for the whole kernel. Nothing else may overlap.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
@@ -75,7 +75,7 @@ class Size(Expr):
     """The run-time integer number `index` of the launch: an extent, a stride or an offset."""
 
     index: int
-    dtype: ClassVar[DType] = dt.int64  # type: ignore[misc]
+    dtype: DType = field(default=dt.int64, init=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -141,9 +141,7 @@ class _Finish:
             raw = f.builder.insert_element(raw, element, ir.Constant(ir.IntType(32), i))
         return from_memory(f, raw, dtype).raw
 
-    def _store(
-        self, place: _End, pointer: Any, column: Value, lanes: int, value: Value
-    ) -> None:
+    def _store(self, place: _End, pointer: Any, column: Value, lanes: int, value: Value) -> None:
         f, dtype = self.f, self.layout.dtypes[place.operand]
         raw = to_memory(value, dtype)
         if lanes == 1 or self._adjacent(place):
@@ -160,5 +158,3 @@ class _Finish:
         if self._adjacent(place):
             return self.f.at(pointer, column * self.layout.dtypes[place.operand].itemsize)
         return self.f.at(pointer, column * place.apart)
-
-

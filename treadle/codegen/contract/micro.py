@@ -132,5 +132,3 @@ class _Tile:
     @property
     def _align(self) -> int:
         return self.tile.lanes * self.tile.itemsize
-
-
