@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
 from treadle.base.settings import settings as treadle_settings
 from treadle.graph.build import build
+from treadle.graph.text import write
 from treadle.ir.node import Node
 from treadle.ops.contract import contract
 from treadle.ops.pointwise import add, cast, exp, gt, maximum, mul, neg, sub, where
@@ -136,6 +137,7 @@ def test_random_graphs_agree_with_the_reference(
     graph: tuple[list[Node], list[Node], frozenset[int]], seed: int
 ) -> None:
     outputs, inputs, donated = graph
+    note(write(outputs, inputs))
     rng = np.random.default_rng(seed)
     arrays = [rng.uniform(-1, 1, i.shape).astype(np.float32) for i in inputs]
     want = evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
