@@ -112,7 +112,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
             operands = found.operands[node] = contraction_operands(node)
             for view in (operands.left, operands.right):
                 found.anchors.add(view.base)
-                if not view.flexible:
+                if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
         elif kind == "host":
             found.anchors.update(node.inputs)
@@ -154,20 +154,49 @@ def _epilogues(found: Anchors) -> None:
     for node in found.order:
         if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
             continue
-        count = sh.count(node.shape)
         end = at = node
-        while at not in found.row_major and len(found.users[at]) == 1:
-            (user,) = found.users[at]
-            pointwise = user.op.kind == "pointwise"
-            if not (pointwise or user.op.name in ("reshape", "permute")):
+        while at not in found.row_major:
+            user = _only_user(found, at)
+            if user is None or sh.count(user.shape) != sh.count(node.shape):
                 break
-            if sh.count(user.shape) != count:
+            pointwise = user.op.kind == "pointwise"
+            if not pointwise and user.op.name not in ("reshape", "permute"):
+                break
+            if pointwise and node.op.kind == "contract" and not _strided(found, user):
                 break
             at = user
             if pointwise:
                 end = at
         if end is not node:
             found.anchors.add(end)
+
+
+def _only_user(found: Anchors, node: Node) -> Node | None:
+    """The one node through which everything goes that uses a node: `where(x > 0, x, 0)`."""
+    users = found.users[node]
+    if not users:
+        return None
+    last = users[-1]
+    for other in users[:-1]:
+        if other.op.kind != "pointwise" or found.users[other] != [last] or other in found.anchors:
+            return None
+    return last
+
+
+def _strided(found: Anchors, node: Node) -> bool:
+    """Whether a contraction's epilogue can do an operation: no counters, no random bits."""
+    stack = [node]
+    seen: set[Node] = set()
+    while stack:
+        at = stack.pop()
+        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+            continue
+        seen.add(at)
+        plain = at.op.kind == "pointwise" and at.op.name != "check"
+        if not plain and at.op.name not in ("reshape", "permute", "expand", "full"):
+            return False
+        stack += at.inputs
+    return True
 
 
 def _dear(found: Anchors) -> None:

@@ -22,9 +22,12 @@ from treadle.graph.group import (
 from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
+from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
 
+MIN_LANES = 8
+"""The innermost loop is not cut into shorter runs than this."""
 LARGE = 1 << 15
 """Elements from which on a reduction must not lose the parallelism of its rows."""
 
@@ -165,7 +168,7 @@ class Fusion:
         return False
 
     def _try_reduction(self, group: Group, node: Node) -> bool:
-        if group.kind not in ("loops", "columns"):
+        if group.kind not in ("loops", "columns") or not group.frames:
             return False
         x = node.inputs[0]
         frame = group.frames[0]
@@ -253,18 +256,51 @@ class Fusion:
         pull = Pull(space, self.leaves, self.strides, self.found.unrolled)
         index = tuple([space.var(n) for n in node.shape])
         value = pull.at(node, index, own=True)
-        radices = _radices(node.shape, index, pull.fresh)
+        order = [t for a in index for t, _ in a.terms]
+        order = loop_order(order, pull.fresh, node in self.found.row_major)
+        group = Group(len(self.groups), "loops", pull, [], order)
+        radices = _radices(index, order, pull.fresh)
         if radices:
-            index = tuple([_mixed(space, radices[a]) if a in radices else a for a in index])
+            window = any(v.node in self.found.unrolled for v in pull.fresh)
             pull.undo()
-            value = pull.at(node, index, own=True)
-        atoms = [t for a in index for t, _ in sorted(a.terms, key=_by_coefficient)]
-        group = Group(len(self.groups), "loops", pull, [Frame(node.shape, index)])
-        row_major = node in self.found.row_major
-        group.rows = atoms if row_major else loop_order(atoms, pull.fresh)
-        pull.members[node] = value
+            self._split(group, node, index, radices, window)
+        else:
+            pull.members[node] = value
+            group.frames = [Frame(node.shape, index)]
         pull.keep()
         return group
+
+    def _split(
+        self, group: Group, node: Node, index: Index, radices: dict[Atom, list[int]], window: bool
+    ) -> None:
+        """Counts dimensions in mixed radices; places within a window are written out side by
+        side, since they share most of what they read."""
+        space, pull = group.space, group.pull
+        parts: dict[Atom, Affine] = {}
+        places: list[dict[Atom, int]] = [{}]
+        for atom, digits in radices.items():
+            steps = sh.strides(digits)
+            outer = digits
+            if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
+                outer = digits[:-1]
+                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+            parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
+        group.rows = [
+            t
+            for atom in group.rows
+            for t, _ in (sorted(parts[atom].terms, key=_step) if atom in parts else [(atom, 1)])
+        ]
+        for place in places:
+            at = [
+                space.add(parts[a.single], space.const(place.get(a.single, 0)))
+                if a.single in parts
+                else a
+                for a in index
+            ]
+            group.parts.append(pull.at(node, tuple(at), own=True))
+        pull.members[node] = group.parts[0]
+        if len(places) == 1:
+            group.frames = [Frame(node.shape, group.parts.pop().index)]
 
     def _new_reduction(self, node: Node) -> Group:
         space = Space()
@@ -282,7 +318,7 @@ class Fusion:
         group = Group(len(self.groups), "loops", pull, [Frame(x.shape, inner)], chunk=chunk)
         index = self._reduced_index(group, node, inner)
         value = pull.reduction(node, index, inner)
-        atoms = loop_order([t for a in inner for t, _ in a.terms], pull.fresh)
+        atoms = loop_order([t for a in inner for t, _ in a.terms], pull.fresh, False)
         cols = {t for a in node.attrs[0] for t, _ in inner[a].terms}
         group.cols = [t for t in atoms if t in cols]
         group.rows = extra + [t for t in atoms if t not in cols]
@@ -293,7 +329,7 @@ class Fusion:
         return group
 
 
-def _by_coefficient(term: tuple[Atom, int]) -> int:
+def _step(term: tuple[Atom, int]) -> int:
     return -term[1]
 
 
@@ -334,53 +370,58 @@ def _reaches_members(value: Value, group: Group) -> bool:
     return False
 
 
-def loop_order(atoms: list[Atom], values: Iterable[Value]) -> list[Atom]:
-    """Variables from outer to inner as they lie in the largest thing that is read."""
-    best: Affine | None = None
-    score = (0, 0)
-    for value in values:
-        body = value.body
-        if isinstance(body, Read) and body.address.is_linear:
-            mine = (len(body.address.terms), sh.count(body.node.shape))
-            if mine > score:
-                best, score = body.address, mine
-    if best is None:
-        return atoms
-    step = dict(best.terms)
-    absent = [t for t in atoms if t not in step]
-    return absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
+def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> list[Atom]:
+    """Variables from outer to inner: as the result lies in memory (`row_major`), else as the
+    largest thing that is read; innermost what most accesses have unit stride along."""
+    reads = [v.body for v in values if isinstance(v.body, Read)]
+    order = atoms
+    linear = [r for r in reads if r.address.is_linear]
+    if linear and not row_major:
+        best = max(linear, key=lambda r: (len(r.address.terms), sh.count(r.node.shape)))
+        step = dict(best.address.terms)
+        absent = [t for t in atoms if t not in step]
+        order = absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
+    if len(order) < 2:
+        return order
+    score = dict.fromkeys(order, 0.0)
+    for read in reads:
+        for atom, k in read.address.terms:
+            if atom in score:
+                score[atom] += 1 if k == 1 else -1
+    if row_major:
+        for atom in order:
+            score[atom] += 1.5 if atom is order[-1] else -1.5
+    last = max(order, key=lambda t: score[t])
+    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+        return [t for t in order if t is not last] + [last]
+    return order
 
 
-def _radices(
-    shape: Sequence[int], index: Index, values: Iterable[Value]
-) -> dict[Affine, list[int]]:
+def _radices(index: Index, order: Sequence[Atom], values: Iterable[Value]) -> dict[Atom, list[int]]:
     """Dimensions that reads take apart by `//` and `%`, as mixed radices that make it needless."""
     moduli: dict[Atom, set[int]] = {}
     for value in values:
-        body = value.body
-        addresses = [body.address] if isinstance(body, Read) else []
-        for address in addresses:
-            for atom in atoms_of(address):
+        found: list[Affine] = []
+        affines_in(value.body, found)
+        for a in found:
+            for atom in atoms_of(a):
                 if atom.kind in ("div", "mod") and atom.arg.single is not None:
                     moduli.setdefault(atom.arg.single, set()).add(atom.n)
-    out: dict[Affine, list[int]] = {}
-    last = max([d for d, a in enumerate(index) if a.terms], default=-1)
-    for d, a in enumerate(index):
-        steps = sorted(moduli.get(a.terms[0][0], ())) if a.terms else []
-        if not steps or (d == last and steps[0] < 8):
+    out: dict[Atom, list[int]] = {}
+    for a in index:
+        variable = a.single
+        if variable is None or variable not in moduli:
+            continue
+        steps = sorted(moduli[variable])
+        if variable is order[-1] and steps[0] < MIN_LANES:
             continue
         radices: list[int] = []
         below = 1
-        for step in [*steps, shape[d]]:
+        for step in [*steps, variable.hi + 1]:
             if step % below:
                 break
             radices.append(step // below)
             below = step
         else:
-            out[a] = radices[::-1]
+            out[variable] = radices[::-1]
     return out
-
-
-def _mixed(space: Space, radices: Sequence[int]) -> Affine:
-    """A sum of fresh variables that counts through mixed radices."""
-    return space.dot([space.var(n) for n in radices], sh.strides(radices))

@@ -39,7 +39,8 @@ class Group:
     (reductions across rows, side by side along the inner loop), `contract`, `scatter`, `host`.
     `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
-    is added and the position that it is added at, `target` the index of the result.
+    is added and the position that it is added at, `target` the index of the result. `parts` are
+    the values of a node computed several elements at a time, one for each place in a window.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Group:
     operands: Operands | None = None
     ancestors: int = 0
     elements: list[Value] = field(default_factory=list)
+    parts: list[Value] = field(default_factory=list)
     target: Index = ()
 
     @property
@@ -126,21 +128,16 @@ def invert(space: Space, variables: Sequence[Affine], index: Index, target: Inde
 
 def storage_strides(shape: Shape, index: Index, order: Sequence[Atom]) -> tuple[int, ...]:
     """Strides that store a node in the order of the loops that compute it; row-major where its
-    dimensions are not plainly loop variables."""
-    place: dict[Atom, int] = {}
+    dimensions are not plainly made of loop variables."""
+    place = {atom: i for i, atom in enumerate(order)}
+    outer: list[tuple[int, int]] = []
     for d, a in enumerate(index):
-        if a.terms:
-            atom = a.single
-            if atom is None or atom in place:
-                return sh.strides(shape)
-            place[atom] = d
-        elif shape[d] != 1:
+        if any(atom not in place for atom, _ in a.terms):
             return sh.strides(shape)
+        outer.append((min([place[atom] for atom, _ in a.terms], default=-1), d))
     out = [1] * len(shape)
     step = 1
-    for atom in reversed(order):
-        if atom in place:
-            d = place.pop(atom)
-            out[d] = step
-            step *= shape[d]
-    return sh.strides(shape) if place else tuple(out)
+    for _, d in sorted(outer, reverse=True):
+        out[d] = step
+        step *= shape[d]
+    return tuple(out)

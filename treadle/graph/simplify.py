@@ -15,7 +15,18 @@ from treadle.ir.node import Node, topological
 from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
-from treadle.ops.view import EXPAND, FLIP, PERMUTE, RESHAPE, SLICE, expand, permute, reshape
+from treadle.ops.view import (
+    EXPAND,
+    FLIP,
+    PERMUTE,
+    RESHAPE,
+    SLICE,
+    SPREAD,
+    expand,
+    permute,
+    reshape,
+    unslice,
+)
 
 np = LazyModule("numpy")
 
@@ -263,7 +274,7 @@ def _flip(node: Node) -> Node | None:
 
 
 def _trivial_reduce(node: Node) -> Node | None:
-    """A reduction of nothing, or of single elements."""
+    """A reduction of single elements, or of windows that were spread without overlap."""
     if "axes" not in node.op.attr_names or node.op.name == "partial":
         return None
     (axes,) = node.attrs
@@ -271,7 +282,35 @@ def _trivial_reduce(node: Node) -> Node | None:
     wide = tuple([a for a in axes if x.shape[a] != 1])
     if not wide:
         return x
+    if node.op.name == "sum" and x.op is SPREAD:
+        return _gathered(node, x)
     return make(node.op, (x,), (wide,)) if wide != axes else None
+
+
+def _gathered(node: Node, x: Node) -> Node | None:
+    """The sum of windows laid side by side: each element lies in one window at most."""
+    axes, steps, dilations, extents = x.attrs
+    source = x.inputs[0]
+    rank = len(source.shape)
+    inner = tuple(range(rank - len(axes), rank))
+    sizes = source.shape[rank - len(axes) :]
+    if node.attrs[0] != inner or sizes != steps or any(d != 1 for d in dilations):
+        return None
+    order: list[int] = []
+    merged: list[int] = []
+    for d in range(rank - len(axes)):
+        order.append(d)
+        merged.append(source.shape[d])
+        if d in axes:
+            j = axes.index(d)
+            order.append(inner[j])
+            merged[-1] *= sizes[j]
+    flat = reshape(permute(source, tuple(order)), tuple(merged))
+    whole = list(merged)
+    for axis, extent in zip(axes, extents, strict=True):
+        whole[axis] = extent
+    zeros, ones = (0,) * len(whole), (1,) * len(whole)
+    return reshape(unslice(flat, tuple(whole), zeros, ones), node.shape)
 
 
 def _fold(node: Node) -> Node | None:

@@ -28,6 +28,11 @@ class Root:
     value: Value
     address: Affine
 
+    @property
+    def mask(self) -> int:
+        """The variables of the value or of its address."""
+        return self.value.mask | self.address.mask
+
 
 def roots_of(
     group: Group, stored: Iterable[Node], strides: Mapping[Node, tuple[int, ...]]
@@ -35,8 +40,8 @@ def roots_of(
     """The members that leave the kernel."""
     out: list[Root] = []
     for node in stored:
-        value = group.members[node]
-        out.append(Root(node, value, group.space.dot(value.index, strides[node])))
+        for value in group.parts or [group.members[node]]:
+            out.append(Root(node, value, group.space.dot(value.index, strides[node])))
     return out
 
 
@@ -86,12 +91,43 @@ def affines_in(e: Expr | None, out: list[Affine]) -> None:
             affines_in(a, out)
 
 
+def settle(group: Group, order: Sequence[Value]) -> None:
+    """Folds integer arithmetic on loop counters into indices, where it was recorded as data."""
+    for v in order:
+        if v.kind != "expr" or not v.args or v.args[0].dtype is not dt.int64:
+            continue
+        if v.node.op.kind == "pointwise" and all(type(a.body) is Affine for a in v.args):
+            assert v.body is not None
+            v.body = group.pull.normal(_inlined(v.body))
+            v.args = [x for a in v.args for x in a.args]
+
+
+def _inlined(e: Expr) -> Expr:
+    """A body with its arguments, which are indices, put in."""
+    if isinstance(e, Value):
+        assert e.body is not None
+        return e.body
+    if isinstance(e, Binary):
+        return Binary(e.op, _inlined(e.a), _inlined(e.b))
+    if isinstance(e, Unary):
+        return Unary(e.op, _inlined(e.x))
+    if isinstance(e, Cast):
+        return Cast(_inlined(e.x), e.dtype)
+    if isinstance(e, Select):
+        return Select(_inlined(e.condition), _inlined(e.a), _inlined(e.b))
+    return e
+
+
 def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
     """Sets each value's `mask` and `uses`; returns every index of the kernel."""
+    settle(group, order)
     reduced = 0
     for atom in group.cols:
         reduced |= atom.mask
-    piece = group.chunk.piece.mask if group.chunk is not None else 0
+    # A reduction is done inside of all loops over rows, whether it depends on them or not.
+    rows = 0
+    for atom in group.rows:
+        rows |= atom.mask
     everything: list[Affine] = []
     for v in order:
         mask = 0
@@ -99,7 +135,7 @@ def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
             mask |= a.mask
             a.uses += 1
         if v.kind == "reduce":
-            v.mask = mask & ~reduced | piece
+            v.mask = mask & ~reduced | rows
             continue
         mine: list[Affine] = []
         affines_in(v.body, mine)
@@ -198,6 +234,8 @@ def name_values(order: Sequence[Value], dims: Sequence[Dim]) -> set[Value]:
         if v.uses > 1 or deep >= DEEP:
             bound.add(v)
     # What the graph fixes is as short as its name, unless it is read from the sizes.
-    return {v for v in bound if v.body is None or v.node.op is not FULL} | {
-        v for v in order if needs_name(v)
-    }
+    return {v for v in bound if not _is_short(v)} | {v for v in order if needs_name(v)}
+
+
+def _is_short(v: Value) -> bool:
+    return v.node.op is FULL or (type(v.body) is Affine and not v.body.terms)

@@ -15,7 +15,7 @@ from treadle.base.shape import Shape
 from treadle.ir.loop import Binary, Cast, Const, Expr, Intrinsic, Select, Unary
 from treadle.ir.node import Node
 from treadle.ops.reduce import sum_to
-from treadle.ops.source import constant
+from treadle.ops.source import constant, full
 from treadle.ops.table import (
     NO_GRADIENT,
     Arg,
@@ -91,13 +91,18 @@ def _x(node: Node) -> Node:
     return node.inputs[0]
 
 
+def _flat(node: Node, g: Node) -> Node:
+    """The gradient of steps: zeros, as PyTorch has it, rather than none."""
+    return full(node.shape, 0, node.dtype)
+
+
 _all = (dt.float32, dt.float64, dt.int32, dt.int64)
 
 NEG: Final = _unary("neg", "-x", lambda x: -x, lambda n, g: neg(g), floating=False, dtypes=_all)
 ABS: Final = _unary(
     "abs", "|x|", lambda x: np.abs(x), lambda n, g: mul(g, sign(_x(n))), floating=False, dtypes=_all
 )
-SIGN: Final = _unary("sign", "-1, 0 or 1", lambda x: np.sign(x), None, floating=False, dtypes=_all)
+SIGN: Final = _unary("sign", "-1, 0 or 1", lambda x: np.sign(x), _flat, floating=False, dtypes=_all)
 NOT: Final = _unary(
     "not", "logical (bool) or bitwise (integer) complement", lambda x: ~x, None,
     floating=False, dtypes=(dt.bool_, dt.int32),
@@ -156,10 +161,10 @@ ERF: Final = _unary(
 RECIPROCAL: Final = _unary(
     "reciprocal", "1 / x", lambda x: 1 / x, lambda n, g: neg(mul(g, mul(n, n))), low=0.3, cost=4
 )
-FLOOR: Final = _unary("floor", "largest integer not above x", lambda x: np.floor(x), None)
-CEIL: Final = _unary("ceil", "smallest integer not below x", lambda x: np.ceil(x), None)
-ROUND: Final = _unary("round", "nearest integer, ties to even", lambda x: np.round(x), None)
-TRUNC: Final = _unary("trunc", "integer part", lambda x: np.trunc(x), None)
+FLOOR: Final = _unary("floor", "largest integer not above x", lambda x: np.floor(x), _flat)
+CEIL: Final = _unary("ceil", "smallest integer not below x", lambda x: np.ceil(x), _flat)
+ROUND: Final = _unary("round", "nearest integer, ties to even", lambda x: np.round(x), _flat)
+TRUNC: Final = _unary("trunc", "integer part", lambda x: np.trunc(x), _flat)
 ISNAN: Final = _unary(
     "isnan", "whether x is not a number", lambda x: np.isnan(x), None, result=dt.bool_
 )
@@ -237,7 +242,7 @@ DIV: Final = _binary(
     dtypes=_floats, low=0.5, cost=4, floating=True,
 )  # fmt: skip
 FLOORDIV: Final = _binary(
-    "floordiv", "floor(a / b)", lambda a, b: np.floor_divide(a, b), None, low=1.0, cost=8
+    "floordiv", "floor(a / b)", lambda a, b: np.floor_divide(a, b), (_flat, _flat), low=1.0, cost=8
 )
 MOD: Final = _binary(
     "mod", "a - b * floor(a / b), with the sign of b", lambda a, b: np.mod(a, b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -68,8 +69,17 @@ def _sum_gradient(node: Node, g: Node) -> Node:
 
 
 def _prod_gradient(node: Node, g: Node) -> Node:
+    """The product of the others: where one element is 0, only that one has a gradient."""
     x = node.inputs[0]
-    return _op("div", _op("mul", view.expand(_op("mul", g, node), x.shape), _one(x)), x)
+    axes = node.attrs[0]
+    nothing = _op("eq", x, _zero(x))
+    safe = make(TABLE["where"], (nothing, _one(x), x))
+    zeros = make(SUM, (make(TABLE["cast"], (nothing,), (dt.int64,)),), (axes,))
+    product = make(PROD, (safe,), (axes,))
+    others = _op("mul", g, _op("div", product, safe))
+    alone = make(TABLE["where"], (nothing, _op("mul", g, product), _zero(x)))
+    some = make(TABLE["where"], (_op("eq", zeros, source.constant(1, dt.int64)), alone, _zero(x)))
+    return make(TABLE["where"], (_op("eq", zeros, source.constant(0, dt.int64)), others, some))
 
 
 def _ties_gradient(node: Node, g: Node) -> Node:
@@ -83,30 +93,35 @@ def _ties_gradient(node: Node, g: Node) -> Node:
 def _first_gradient(node: Node, g: Node) -> Node:
     """All of it to the first extremum in row-major order, as PyTorch's max(dim) does."""
     x = node.inputs[0]
-    position = _position(x.shape, node.attrs[0])
+    extent = math.prod(x.shape[a] for a in node.attrs[0])
+    position = _position(x.shape, node.attrs[0], dt.int32 if extent < 2**31 else dt.int64)
     hit = _op("eq", x, node)
-    last = source.constant(2**62, dt.int64)
+    last = source.constant(extent, position.dtype)
     first = make(MIN_REDUCE, (make(TABLE["where"], (hit, position, last)),), (node.attrs[0],))
     chosen = _op("eq", position, first)
     return make(TABLE["where"], (chosen, g, source.constant(0, x.dtype)))
 
 
-def _position(shape: Shape, axes: tuple[int, ...]) -> Node:
+def _position(shape: Shape, axes: tuple[int, ...], dtype: DType) -> Node:
     """The row-major position within the reduced axes."""
     total: Node | None = None
     step = 1
     for axis in reversed(axes):
-        part = source.iota(shape, axis)
+        part = source.iota(shape, axis, dtype)
         if step > 1:
-            part = _op("mul", part, source.constant(step, dt.int64))
+            part = _op("mul", part, source.constant(step, dtype))
         total = part if total is None else _op("add", part, total)
         step *= shape[axis]
-    return source.iota(shape, 0) if total is None else total
+    return source.iota(shape, 0, dtype) if total is None else total
 
 
 def _op(name: str, a: Node, b: Node) -> Node:
     # Looked up by name: the element-wise room stands on this one for its own gradients.
     return make(TABLE[name], (a, b))
+
+
+def _zero(x: Node) -> Node:
+    return source.constant(0, x.dtype)
 
 
 def _one(x: Node) -> Node:

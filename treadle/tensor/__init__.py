@@ -63,6 +63,7 @@ from treadle.tensor.arithmetic import (
     where,
 )  # fmt: skip
 from treadle.tensor.compile import compile
+from treadle.tensor.inspect import check, eager, explain, pending, show
 from treadle.tensor.creation import (
     arange,
     as_tensor,

@@ -7,7 +7,7 @@ on there, with the values that were kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.base.errors import GradientError

@@ -10,7 +10,7 @@ from treadle.base.lazy import LazyModule
 from treadle.ops import view as views
 from treadle.ops.gather import TAKE
 from treadle.tensor import arithmetic as ar
-from treadle.tensor.creation import from_numpy, tensor
+from treadle.tensor.creation import from_numpy, tensor, zeros
 from treadle.tensor.movement import expand, permute, reshape
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import Lazy, record, view
@@ -37,7 +37,7 @@ def _as_items(index: Any) -> tuple[Any, ...]:
 
 def _item(x: Any) -> Any:
     if isinstance(x, (list, range)):
-        x = tensor(list(x))
+        x = tensor(list(x)) if len(x) else zeros(0, dtype=dt.int64)
     elif type(x).__module__ == "numpy" and getattr(x, "ndim", 0) > 0:
         x = from_numpy(x)
     elif type(x).__module__ == "numpy":
@@ -93,7 +93,10 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
             out.append(1)
             continue
         if isinstance(item, bool):
-            raise TypeError("indexing with a single bool is not supported; hint: use x[None]")
+            if not item:
+                advanced.append((len(out), zeros(0, dtype=dt.int64)))
+            out.append(1)
+            continue
         if isinstance(item, Lazy):
             parts = _positions(item) if item._node.dtype is dt.bool_ else [item]
             _check_mask(item, shape, axis)

@@ -55,12 +55,34 @@ class Flow(Emit):
 
     def cell(self, initial: Value) -> Cell:
         """A variable; LLVM turns it into a register."""
-        with self.builder.goto_entry_block():
-            slot = self.builder.alloca(llvm_type(initial.dtype, initial.lanes))
-        slot.type = ir.PointerType()
-        cell = Cell(self, slot, initial)
+        cell = Cell(self, self._slot(llvm_type(initial.dtype, initial.lanes)), initial)
         cell.set(initial)
         return cell
+
+    def address(self, pointer: Any) -> Value:
+        """A pointer as a number."""
+        return self.index(self.builder.ptrtoint(pointer, ir.IntType(64)))
+
+    def prefetch(self, pointer: Any) -> None:
+        """Asks for a line of memory; the address need not be valid."""
+        flags = [ir.Constant(ir.IntType(32), n) for n in (0, 3, 1)]
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, *flags)
+
+    def flag(self, condition: Value) -> Value:
+        """A bool as the number 0 or 1."""
+        return self.index(self.builder.zext(condition.raw, ir.IntType(64)))
+
+    def choice(self, initial: Any) -> PointerCell:
+        """A variable that holds a pointer."""
+        cell = PointerCell(self, self._slot(ir.PointerType()))
+        cell.set(initial)
+        return cell
+
+    def _slot(self, kind: Any) -> Any:
+        with self.builder.goto_entry_block():
+            slot = self.builder.alloca(kind)
+        slot.type = ir.PointerType()
+        return slot
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value, step: int = 1) -> Iterator[Value]:
@@ -133,6 +155,24 @@ class Cell:
     def set(self, value: Value) -> None:
         """Changes the value."""
         self._flow.builder.store(value.raw, self._slot)
+
+
+class PointerCell:
+    """A variable of the function being made that holds a pointer."""
+
+    __slots__ = ("_flow", "_slot")
+
+    def __init__(self, flow: Flow, slot: Any) -> None:
+        self._flow = flow
+        self._slot = slot
+
+    def get(self) -> Any:
+        """The pointer now."""
+        return self._flow.builder.load(self._slot, typ=ir.PointerType())
+
+    def set(self, pointer: Any) -> None:
+        """Changes the pointer."""
+        self._flow.builder.store(pointer, self._slot)
 
 
 def function(module: Any, target: Target, name: str, kinds: str) -> tuple[Any, Flow, list[Any]]:

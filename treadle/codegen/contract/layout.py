@@ -7,7 +7,10 @@ from typing import Final
 from treadle.base.dtype import DType
 from treadle.ir.contraction import Contraction
 
-B, M, N, K = range(4)
+A, B = range(2)
+"""The first operands; extras and outputs follow."""
+
+BATCH, M, N, K = range(4)
 """The classes of dimensions, in the order of `Contraction.dims`."""
 
 WHOLE, PARTIAL, COMBINE, PACK = range(4)
@@ -20,13 +23,13 @@ LOCAL, DIRECT, SHARED = range(3)
 NUMBERS: Final = (
     # What to do, and in which blocks. Blocks are multiples of the tile, in elements.
     "phase", "m", "n", "k", "m_block", "n_block", "k_block",
-    "batches", "m_blocks", "n_blocks", "k_blocks", "slice",
+    "batches", "m_blocks", "n_blocks", "k_blocks", "panels", "slice",
     # How operands are read.
-    "pack_a", "b_mode", "b_row",
+    "pack_a", "a_panel", "b_mode", "b_row",
     # Distances in bytes.
-    "panel", "block", "slices", "slice_bytes",
+    "row", "panel", "block", "slices", "slice_bytes",
     # Places in bytes: in the scratch memory, and of the partial sums in the workspace.
-    "rows", "steps", "b_steps", "columns", "a_rows", "a_steps", "ends", "end_size",
+    "tabled", "rows", "steps", "b_steps", "columns", "a_rows", "a_steps", "ends", "end_size",
     "a_panels", "b_panel", "tiles", "partial",
 )  # fmt: skip
 
@@ -38,7 +41,7 @@ class Layout:
     then the `NUMBERS` that `schedule` chose.
     """
 
-    __slots__ = ("buffers", "contraction", "dtypes", "units", "_rank", "_starts")
+    __slots__ = ("_rank", "_starts", "buffers", "contraction", "dtypes", "units")
 
     def __init__(self, contraction: Contraction) -> None:
         c = contraction

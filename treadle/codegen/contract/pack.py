@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.base.dtype import DType
 from treadle.codegen.contract.flow import Flow, function
@@ -10,6 +10,9 @@ from treadle.codegen.contract.tile import Tile
 from treadle.codegen.convert import cast, from_memory, memory_type
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value, ir, llvm_type
+
+AHEAD: Final = 8
+"""Rows that are fetched ahead; tables of steps have so much slack."""
 
 
 def render_pack(
@@ -64,12 +67,16 @@ class _Packer:
     def elements(self, k: Value) -> None:
         """One k, an element at a time."""
         step = self.f.word(self.steps, k)
-        for s in range(self.width):
+        with self.f.loop(0, self.f.index(self.width)) as s:
             self._store(self._load(s, step, 1), k, s)
 
     def row(self, k: Value) -> None:
-        """One k of adjacent streams, in vectors: never an element too many is read."""
+        """One k of adjacent streams, in vectors: never an element too many is read.
+
+        Rows lie far apart, in no pattern that the processor would foresee.
+        """
         step = self.f.word(self.steps, k)
+        self.f.prefetch(self.f.at(self.f.pointer(self.streams), self.f.word(self.steps, k + AHEAD)))
         s = 0
         while s < self.width:
             count = self.lanes
@@ -109,13 +116,13 @@ class _Packer:
             for number, square in enumerate(squares):
                 self._store(square[i], k + i, number * side)
 
-    def _load(self, stream: int, step: Value, lanes: int) -> Value:
+    def _load(self, stream: Value | int, step: Value, lanes: int) -> Value:
         address = self.f.at(self.f.pointer(self.streams, stream), step)
         kind = memory_type(self.dtype, lanes)
         raw = self.f.builder.load(address, typ=kind, align=self.dtype.itemsize)
         return cast(from_memory(self.f, raw, self.dtype), self.to)
 
-    def _store(self, value: Value, k: Value, s: int) -> None:
+    def _store(self, value: Value, k: Value, s: Value | int) -> None:
         at = self.f.at(self.panel, (k * self.width + s) * self.size)
         self.f.builder.store(value.raw, at, align=self.size)
 
