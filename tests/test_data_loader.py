@@ -316,9 +316,7 @@ def test_options_that_do_not_fit(options, match) -> None:
         DataLoader(Squares(), **options)
 
 
-@pytest.mark.parametrize(
-    "options", [{"shuffle": True}, {"sampler": [0]}, {"batch_sampler": [[0]]}]
-)
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"sampler": [0]}, {"batch_sampler": [[0]]}])
 def test_options_that_do_not_fit_an_iterable(options) -> None:
     with pytest.raises(ValueError, match="IterableDataset"):
         DataLoader(Counting(3), **options)

@@ -23,7 +23,9 @@ def test_sequential() -> None:
 
 
 @pytest.mark.parametrize("wanted", [None, 1, 7, 10, 25])
-def test_random_without_replacement_repeats_nothing_before_all_were_seen(wanted: int | None) -> None:
+def test_random_without_replacement_repeats_nothing_before_all_were_seen(
+    wanted: int | None,
+) -> None:
     sampler = RandomSampler(range(10), num_samples=wanted)
     got = list(sampler)
     assert len(got) == len(sampler) == (wanted or 10)

@@ -128,7 +128,9 @@ def test_worker_init_and_info() -> None:
             info = get_worker_info()
             return info.id, info.num_workers, info.seed - info.id, int(np.random.randint(100))
 
-    loader = DataLoader(Info(8), 2, num_workers=2, worker_init_fn=lambda worker: np.random.seed(worker))
+    loader = DataLoader(
+        Info(8), 2, num_workers=2, worker_init_fn=lambda worker: np.random.seed(worker)
+    )
     got = [[t.tolist() for t in batch] for batch in loader]
     assert [b[0] for b in got] == [[0, 0], [1, 1]] * 2
     assert all(b[1] == [2, 2] for b in got)

@@ -183,7 +183,12 @@ def test_normalize() -> None:
         (T.Normalize(0.5, 0.5), treadle.ones(1, 2, 2, dtype=treadle.uint8), TypeError, "float"),
         (T.Normalize(0.5, 0.5), treadle.ones(2, 2), ValueError, "C, H, W"),
         (T.Normalize(0.5, 0.0), treadle.ones(1, 2, 2), ValueError, "zero"),
-        (T.Normalize((0.5, 0.5), 1.0), treadle.ones(3, 2, 2), ValueError, "2 numbers .* 3 channels"),
+        (
+            T.Normalize((0.5, 0.5), 1.0),
+            treadle.ones(3, 2, 2),
+            ValueError,
+            "2 numbers .* 3 channels",
+        ),
         (T.Normalize(0.5, 0.5), GREY[0], TypeError, "ToTensor"),
     ],
 )
