@@ -132,7 +132,7 @@ def test_concat_and_chain() -> None:
 def test_random_split(lengths, wanted) -> None:
     parts = random_split(Squares(10), lengths, treadle.Generator().manual_seed(1))
     assert [len(p) for p in parts] == wanted
-    assert sorted(sum((p.indices for p in parts), [])) == list(range(10))
+    assert sorted(i for p in parts for i in p.indices) == list(range(10))
     again = random_split(Squares(10), lengths, treadle.Generator().manual_seed(1))
     assert [p.indices for p in parts] == [p.indices for p in again]
 
@@ -154,7 +154,7 @@ def test_every_sample_once_and_the_length_is_right(count, size, drop, shuffle) -
     loader = DataLoader(Squares(count), size, shuffle, drop_last=drop)
     got = labels(loader)
     assert len(got) == len(loader)
-    flat = sorted(sum(got, []))
+    flat = sorted(itertools.chain(*got))
     if drop:
         assert len(flat) == count - count % size and len(set(flat)) == len(flat)
     else:

