@@ -17,7 +17,7 @@ from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
 from treadle.ops.table import input_node
-from treadle.tensor.record import hold, position, rebind, record, recorder
+from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
 _SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
 
@@ -292,7 +292,7 @@ def differentiate(
 
     Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
     """
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), walking():
         current = recorder().trace
         pending: dict[Trace, dict[int, int]] = {}
         for root, seed in zip(roots, seeds, strict=True):

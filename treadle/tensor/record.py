@@ -27,12 +27,25 @@ LOCK: Final = threading.RLock()
 class Recorder:
     """The trace of a thread, and how it records: with history or not, up to how many values."""
 
-    __slots__ = ("grad", "limit", "trace")
+    __slots__ = ("grad", "limit", "trace", "walking")
 
     def __init__(self) -> None:
         self.trace = Trace()
         self.grad = True
         self.limit = PENDING_AT_MOST
+        self.walking = False
+        """Whether a backward pass is being recorded: its trace must stay the current one."""
+
+
+class walking:
+    """A block that records into one trace: a read in it computes what it reads, and no more."""
+
+    def __enter__(self) -> None:
+        self._before = _LOCAL.recorder.walking
+        _LOCAL.recorder.walking = True
+
+    def __exit__(self, *_: object) -> None:
+        _LOCAL.recorder.walking = self._before
 
 
 class _Local(threading.local):
@@ -307,6 +320,8 @@ def _first_block(
 def flush() -> None:
     """Runs what is pending in this thread."""
     recorder = _LOCAL.recorder
+    if recorder.walking:
+        return
     with LOCK:
         trace = recorder.trace
         if trace.handles:
@@ -321,12 +336,12 @@ def run(t: Any) -> None:
     if t._buffer is not None:
         return
     trace = t._trace
-    if trace is _LOCAL.recorder.trace:
+    if trace is _LOCAL.recorder.trace and not _LOCAL.recorder.walking:
         flush()
         return
     with LOCK:
         if t._buffer is None and trace.error is None and not trace.done:
-            # Another thread is recording there: this one computes the value for itself.
+            # Another thread, or a backward pass, is recording there: compute this value alone.
             submit_part(trace, t)
     if t._buffer is None:
         raise RuntimeError(
