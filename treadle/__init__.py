@@ -6,6 +6,9 @@ x = treadle.randn(3, requires_grad=True)
 print(x.grad)
 """
 
+import importlib as _importlib
+from typing import Any as _Any
+
 from treadle.base.device import Device as device
 from treadle.base.dtype import (
     DType as dtype,
@@ -28,8 +31,23 @@ from treadle.tensor import autograd
 double, float, half = float64, float32, float16
 long, int, short = int64, int32, int16
 
+
 __version__ = "0.1.0"
-__all__ = [
-    "autograd", "bfloat16", "bool", "device", "double", "dtype", "float", "float16", "float32",
-    "float64", "half", "int", "int8", "int16", "int32", "int64", "long", "short", "uint8",
-]  # fmt: skip
+
+# Loaded at first use: `import treadle` pays for recording only.
+_ROOMS = {"nn": "treadle.nn", "optim": "treadle.optim", "utils": "treadle.utils",
+          "vision": "treadle.vision", "io": "treadle.io"}  # fmt: skip
+_FUNCTIONS = {
+    "save": "treadle.io", "load": "treadle.io",
+    "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",
+    "memory_stats": "treadle.runtime.buffer", "empty_cache": "treadle.runtime.buffer",
+    "profile": "treadle.runtime.profile",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _ROOMS:
+        return _importlib.import_module(_ROOMS[name])
+    if name in _FUNCTIONS:
+        return getattr(_importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'treadle' has no attribute {name!r}")

@@ -285,7 +285,7 @@ def _flip_lower(node: Node, index: Index, read: Read) -> Expr:
     )
 
 
-FLIP: Final = Op(
+FLIP: Final[Op] = Op(
     name="flip", kind="view", attr_names=("axes",), infer=lambda x, axes: (x.shape, x.dtype),
     vjp=per_input(lambda n, g: make(FLIP, (g,), n.attrs)), lower=_flip_lower,
     ref=lambda x, axes: np.flip(x, axes), samples=(Sample((Arg((3, 4)),), ((1,),)),),

@@ -1,1 +1,1 @@
-""""""
+"""Memory, threads, and the native calls that run bound plans."""

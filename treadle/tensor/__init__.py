@@ -62,15 +62,8 @@ from treadle.tensor.arithmetic import (
     trunc,
     where,
 )  # fmt: skip
-from treadle.tensor.autograd import (
-    enable_grad,
-    inference_mode,
-    no_grad,
-    set_grad_enabled,
-)  # fmt: skip
-from treadle.tensor.autograd import (
-    grad_enabled as is_grad_enabled,
-)
+from treadle.tensor.compile import compile
+from treadle.tensor.inspect import check, eager, explain, pending, show
 from treadle.tensor.creation import (
     arange,
     as_tensor,
@@ -90,6 +83,14 @@ from treadle.tensor.creation import (
     zeros,
     zeros_like,
 )  # fmt: skip
+from treadle.tensor.format import get_printoptions, printoptions, set_printoptions
+from treadle.tensor.grad_mode import (
+    enable_grad,
+    inference_mode,
+    no_grad,
+    set_grad_enabled,
+)
+from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
 from treadle.tensor.inplace import masked_fill
 from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
 from treadle.tensor.movement import (
@@ -130,7 +131,7 @@ from treadle.tensor.random import (
     seed,
     set_rng_state,
 )  # fmt: skip
-from treadle.tensor.record import block, flush
+from treadle.tensor.record import block, flush, step_done
 from treadle.tensor.reduction import (
     all,
     allclose,

@@ -7,7 +7,7 @@ on there, with the values that were kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.base.errors import GradientError
@@ -17,88 +17,10 @@ from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
 from treadle.ops.table import input_node
+from treadle.tensor.grad_mode import set_grad_enabled
 from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
 _SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
-
-
-def grad_enabled() -> bool:
-    """Whether operations of this thread record their history."""
-    return recorder().grad
-
-
-class set_grad_enabled:
-    """Turns gradient recording on or off, at once or for a `with` block or function.
-
-    Args:
-        mode: whether operations record their history from now on.
-    """
-
-    def __init__(self, mode: bool) -> None:
-        self.mode = mode
-        self.previous = recorder().grad
-        recorder().grad = mode
-
-    def __enter__(self) -> None:
-        recorder().grad = self.mode
-
-    def __exit__(self, *_: object) -> None:
-        recorder().grad = self.previous
-
-
-class _GradMode:
-    """A context manager and decorator that sets the grad mode."""
-
-    mode: bool
-
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
-        self._stack: list[bool] = []
-        self._function = function
-
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        self = super().__new__(cls)
-        if function is None:
-            return self
-        self.__init__()  # type: ignore[misc]
-        return self(function)
-
-    def __enter__(self) -> None:
-        self._stack.append(recorder().grad)
-        recorder().grad = self.mode
-
-    def __exit__(self, *_: object) -> None:
-        recorder().grad = self._stack.pop()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mode = self.mode
-
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            previous = recorder().grad
-            recorder().grad = mode
-            try:
-                return function(*args, **kwargs)
-            finally:
-                recorder().grad = previous
-
-        wrapped.__name__ = getattr(function, "__name__", "wrapped")
-        wrapped.__doc__ = function.__doc__
-        wrapped.__wrapped__ = function  # type: ignore[attr-defined]
-        return wrapped
-
-
-class no_grad(_GradMode):
-    """Operations in this block or function record no history."""
-
-    mode = False
-
-
-class enable_grad(_GradMode):
-    """Operations in this block or function record their history again."""
-
-    mode = True
-
-
-inference_mode = no_grad
 
 
 # --- the walk ----------------------------------------------------------------------------------
@@ -273,7 +195,7 @@ def _walk(
     return leaves, visited, walk.grads
 
 
-def _origin(t: Any) -> tuple[Trace, int]:
+def origin(t: Any) -> tuple[Trace, int]:
     """The trace and position in which a tensor was computed."""
     trace, pos = t._trace, t._pos
     while pos in trace.origins:
@@ -300,7 +222,7 @@ def differentiate(
                 root._trace, root._pos)  # fmt: skip
             grads = pending.setdefault(trace, {})
             _accumulate(current, grads, pos, position(current, seed))
-        wanted = {_origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
+        wanted = {origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
         leaf_index = {id(t): i for i, t in enumerate(targets) if t._needs == LEAF}
         found: list[Any | None] = [None] * len(targets)
         leaves: dict[int, tuple[Any, Any]] = {}

@@ -77,7 +77,7 @@ def tensor(
         out = (copy if dtype is None else as_dtype(copy, dtype)).detach().clone()
         return _needs(out, requires_grad)
     if isinstance(data, (list, tuple)) and any(isinstance(x, Lazy) for x in data):
-        data = [x.tolist() if isinstance(x, Lazy) else x for x in data]
+        data = [x.tolist() if hasattr(x, "tolist") else x for x in data]
     try:
         array = np.array(data, order="C")
     except ValueError as error:
@@ -118,7 +118,7 @@ def full(
         value: Any = float(fill_value)
     else:
         value = bool(fill_value) if wanted.kind == "b" else int(fill_value)
-    shape = sizes((tuple(size),)) if isinstance(size, (tuple, list)) else (int(size),)
+    shape = sizes((size,))
     return _needs(record(FULL, (), (shape, value, wanted)), requires_grad)
 
 

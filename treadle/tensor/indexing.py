@@ -10,7 +10,7 @@ from treadle.base.lazy import LazyModule
 from treadle.ops import view as views
 from treadle.ops.gather import TAKE
 from treadle.tensor import arithmetic as ar
-from treadle.tensor.creation import from_numpy, tensor
+from treadle.tensor.creation import from_numpy, tensor, zeros
 from treadle.tensor.movement import expand, permute, reshape
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import Lazy, record, view
@@ -37,7 +37,7 @@ def _as_items(index: Any) -> tuple[Any, ...]:
 
 def _item(x: Any) -> Any:
     if isinstance(x, (list, range)):
-        x = tensor(list(x))
+        x = tensor(list(x)) if len(x) else zeros(0, dtype=dt.int64)
     elif type(x).__module__ == "numpy" and getattr(x, "ndim", 0) > 0:
         x = from_numpy(x)
     elif type(x).__module__ == "numpy":
@@ -83,7 +83,8 @@ def _positions(mask: Any) -> list[Any]:
 
 def parse(shape: tuple[int, ...], index: Any) -> Basic:
     """An index resolved against a shape; raises `IndexError` where it is out of bounds."""
-    starts, stops, steps, flips = [], [], [], []
+    cuts: list[tuple[int, int, int]] = []
+    flips: list[int] = []
     out: list[int] = []
     advanced: list[tuple[int, Any]] = []
     axis = 0
@@ -92,14 +93,17 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
             out.append(1)
             continue
         if isinstance(item, bool):
-            raise TypeError("indexing with a single bool is not supported; hint: use x[None]")
+            if not item:
+                advanced.append((len(out), zeros(0, dtype=dt.int64)))
+            out.append(1)
+            continue
         if isinstance(item, Lazy):
             parts = _positions(item) if item._node.dtype is dt.bool_ else [item]
             _check_mask(item, shape, axis)
             for part in parts:
                 advanced.append((len(out), part))
                 out.append(shape[axis])
-                starts.append(0), stops.append(shape[axis]), steps.append(1)
+                cuts.append((0, shape[axis], 1))
                 axis += 1
             continue
         n = shape[axis]
@@ -111,8 +115,7 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
             elif s < 0:
                 a, b, s = a + (length - 1) * s, a + 1, -s
                 flips.append(axis)
-            starts.append(a), stops.append(a + (length - 1) * s + 1 if length else a)
-            steps.append(s)
+            cuts.append((a, a + (length - 1) * s + 1 if length else a, s))
             out.append(length)
         else:
             i = item + n if item < 0 else item
@@ -120,11 +123,10 @@ def parse(shape: tuple[int, ...], index: Any) -> Basic:
                 raise IndexError(
                     f"index {item} is out of bounds for dimension {axis} with size {n}"
                 )
-            starts.append(i), stops.append(i + 1), steps.append(1)
+            cuts.append((i, i + 1, 1))
         axis += 1
-    return Basic(
-        tuple(starts), tuple(stops), tuple(steps), tuple(flips), tuple(out), tuple(advanced)
-    )
+    starts, stops, steps = (tuple(cut[k] for cut in cuts) for k in range(3))
+    return Basic(starts, stops, steps, tuple(flips), tuple(out), tuple(advanced))
 
 
 def _check_mask(item: Any, shape: tuple[int, ...], axis: int) -> None:

@@ -1,7 +1,7 @@
 """Random tensors from a counter-based generator: the same seed gives the same bits anywhere.
 
 Every call takes the next 64-bit key of a generator; the elements are a pure function of the key
-and their position (Philox, see `ops/source.py`), drawn inside the kernel that uses them.
+and their position (Philox, see `ir/philox.py`), drawn inside the kernel that uses them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def set_rng_state(state: Any) -> None:
 
 def next_key(generator: Generator | None = None) -> Any:
     """The next key of a generator as a scalar input of the plan."""
-    return scalar((generator or default_generator).next_key(), dt.int64)
+    draw = (generator or default_generator).next_key
+    return scalar(draw(), dt.int64, draw)
 
 
 def host_generator(generator: Generator | None = None) -> Any:

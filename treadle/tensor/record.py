@@ -25,16 +25,32 @@ LOCK: Final = threading.RLock()
 
 
 class Recorder:
-    """The trace of a thread, and how it records: with history or not, up to how many values."""
+    """The trace of a thread, and how it records: with history or not, up to how many values.
 
-    __slots__ = ("grad", "limit", "trace", "walking")
+    `capture` is set while `treadle.compile` records a function.
+    """
+
+    __slots__ = ("capture", "check", "grad", "limit", "trace", "walking")
 
     def __init__(self) -> None:
         self.trace = Trace()
         self.grad = True
         self.limit = PENDING_AT_MOST
+        self.check: Callable[[list[Any]], None] | None = None
+        self.capture: Capture | None = None
         self.walking = False
         """Whether a backward pass is being recorded: its trace must stay the current one."""
+
+
+class Capture:
+    """What a replay must do besides following the trace: where the inputs come from, which
+    functions keep Python state in step, and whether the results are wanted at once."""
+
+    __slots__ = ("callbacks", "submits")
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+        self.submits = False
 
 
 class walking:
@@ -253,10 +269,40 @@ def record_number(op: Op, x: Any, value: float, left: bool) -> Any:
     return out
 
 
-def scalar(value: Any, dtype: DType) -> Any:
-    """A Python number as a 0-d tensor that is an input of the plan, not a constant."""
+def scalar(value: Any, dtype: DType, source: Callable[[], Any] | None = None) -> Any:
+    """A Python number as a 0-d tensor that is an input of the plan, not a constant.
+
+    `source` gives the number anew when a compiled function is replayed; without it the number
+    stays what it was when the function was recorded.
+    """
     trace = _LOCAL.recorder.trace
+    if trace.sources is not None:
+        trace.sources[len(trace.leaves)] = source
     return hold(trace, trace.scalar(value, dtype))
+
+
+def on_replay(callback: Callable[[], None]) -> None:
+    """While a function is compiled: calls back before each replay, to keep Python state in step.
+
+    Whatever changes numbers that become inputs (a count of steps) registers itself with this.
+    """
+    capture = _LOCAL.recorder.capture
+    if capture is not None:
+        capture.callbacks.append(callback)
+
+
+_modes = [0]
+
+
+def mode_changed() -> None:
+    """Tells compiled functions that Python state which they may depend on has changed: the mode
+    of a module, its hooks."""
+    _modes[0] += 1
+
+
+def mode() -> int:
+    """A number that changes with each `mode_changed`."""
+    return _modes[0]
 
 
 def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...] = ()) -> Any:
@@ -326,7 +372,18 @@ def flush() -> None:
         trace = recorder.trace
         if trace.handles:
             recorder.trace = Trace()
-            submit(trace)
+            live = submit(trace)
+            if recorder.check is not None:
+                recorder.check(live)
+
+
+def step_done() -> None:
+    """The end of a training step: runs what is pending, or lets a compiled function do so."""
+    capture = _LOCAL.recorder.capture
+    if capture is None:
+        flush()
+    else:
+        capture.submits = True
 
 
 def run(t: Any) -> None:

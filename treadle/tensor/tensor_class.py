@@ -17,6 +17,8 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
+from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
     Lazy,
@@ -47,7 +49,7 @@ class Tensor(Lazy):
     def __new__(cls, data: Any = ()) -> Tensor:
         """A tensor of the data in the default dtype, as `treadle.tensor(data).float()`."""
         out = creation.tensor(data)
-        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)  # type: ignore
+        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -160,6 +162,10 @@ class Tensor(Lazy):
         return array.astype(dtype) if dtype is not None and dtype != array.dtype else (
             array.copy() if copy else array)  # fmt: skip
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device: (1, 0), the host."""
+        return (1, 0)
+
     def item(self) -> Any:
         """The only element as a Python number.
 
@@ -247,9 +253,9 @@ class Tensor(Lazy):
             value = record(ALIAS, (self,), (), LEAF if requires_grad else CONSTANT)
             self._trace, self._pos, self._node = value._trace, value._pos, value._node
             self._needs = LEAF if requires_grad else CONSTANT
-            self._buffer = self._base = None
+            self._buffer, self._base = value._buffer, None
             inplace.hold_again(self)
-            if requires_grad:
+            if requires_grad and self._trace is not None:
                 self._trace.leaf_handles[self._pos] = self
         else:
             self._needs = LEAF if requires_grad else CONSTANT
@@ -279,11 +285,12 @@ class Tensor(Lazy):
     @property
     def grad_fn(self) -> Any:
         """What computed the tensor, for people to look at; `None` for a leaf."""
-        return GradientFunction(self._node.op.name) if self._needs == DERIVED else None
-
-    @property
-    def _backward_version(self) -> int:
-        return self._version
+        if self._needs != DERIVED:
+            return None
+        trace, pos = autograd.origin(self)
+        call = trace.functions.get(pos)
+        node = trace.state.path()[pos].node
+        return GradientFunction(call.name if call is not None else gradient_name(node))
 
     def backward(
         self,
@@ -308,8 +315,8 @@ class Tensor(Lazy):
 
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
-        with autograd.no_grad():
-            return view(ALIAS, self, ())  # type: ignore[no-any-return]
+        with no_grad():
+            return view(ALIAS, self, ())
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
@@ -372,7 +379,7 @@ class Tensor(Lazy):
                 device = arg
         device_of(device)
         out: Any = self if dtype is None else as_dtype(self, dtype)
-        return out.clone() if copy and out is self else out  # type: ignore[no-any-return]
+        return out.clone() if copy and out is self else out
 
     def type(self, dtype: DType | None = None) -> Any:
         """In another dtype; without one, the name of the type."""
@@ -420,7 +427,7 @@ class Tensor(Lazy):
 
     def clone(self) -> Tensor:
         """A copy that later writes to this tensor do not change; gradients flow through."""
-        return record(ALIAS, (self,))  # type: ignore[no-any-return]
+        return record(ALIAS, (self,))
 
     # --- operators ---------------------------------------------------------------------------
 
@@ -447,8 +454,8 @@ class Tensor(Lazy):
     __rxor__ = ar.reflected(ar.bitwise_xor)
     __lshift__ = ar.operator(ar.bitwise_left_shift)
     __rshift__ = ar.operator(ar.bitwise_right_shift)
-    __eq__ = ar.operator(ar.eq)  # type: ignore[assignment]
-    __ne__ = ar.operator(ar.ne)  # type: ignore[assignment]
+    __eq__ = ar.operator(ar.eq)
+    __ne__ = ar.operator(ar.ne)
     __lt__ = ar.operator(ar.lt)
     __le__ = ar.operator(ar.le)
     __gt__ = ar.operator(ar.gt)
@@ -494,10 +501,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """The DLPack device: (1, 0), the host."""
-        return (1, 0)
 
 
 def _attach() -> None:
@@ -549,10 +552,10 @@ class GradientFunction:
 
     def name(self) -> str:
         """The name as PyTorch writes it: `MulBackward0`."""
-        return "".join(p.capitalize() for p in self._name.split("_")) + "Backward0"
+        return self._name
 
     def __repr__(self) -> str:
-        return f"<{self.name()}>"
+        return f"<{self._name}>"
 
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:

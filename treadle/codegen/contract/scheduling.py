@@ -1,0 +1,190 @@
+"""The schedule: one contraction of known sizes as launches of its kernel.
+
+Machine code serves every size; what depends on sizes is passed to it as plain numbers, made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+from treadle.codegen.contract.address import TABLE_SLACK
+from treadle.codegen.contract.coalesce import coalesce
+from treadle.codegen.contract.cuts import Cuts, Problem, cut, up
+from treadle.codegen.contract.flow import WORD
+from treadle.codegen.contract.layout import (
+    BATCH,
+    COMBINE,
+    NUMBERS,
+    PACK,
+    PARTIAL,
+    SHARED,
+    WHOLE,
+    B,
+    K,
+    Layout,
+    M,
+    N,
+)
+from treadle.codegen.contract.panel import GROUP
+from treadle.codegen.contract.parts import CHUNK
+from treadle.codegen.contract.tile import Machine, Tile, choose
+from treadle.ir.contraction import Contraction
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One launch of the kernel: `sizes` follow the buffers of `Contraction.params`.
+
+    `grain` is how many of the `tasks` a thread should claim at once.
+    """
+
+    tasks: int
+    grain: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The launches of a contraction, in order; each begins when the one before has ended.
+
+    `scratch` is in bytes per thread, `workspace` in bytes shared by the steps. Both are to start
+    at a multiple of 64.
+    """
+
+    steps: tuple[Step, ...]
+    scratch: int
+    workspace: int
+
+
+def schedule(contraction: Contraction, sizes: Sequence[int], target: Machine) -> Schedule:
+    """Cuts a contraction into one to three launches.
+
+    `sizes` are extents, then strides, as `Contraction` describes them. Without any result (an
+    extent of 0 in b, m or n) there is nothing to launch.
+    """
+    return _Planner(contraction, sizes, target).schedule()
+
+
+class _Planner:
+    """Fills in the `NUMBERS` of the launches."""
+
+    def __init__(self, contraction: Contraction, sizes: Sequence[int], target: Machine) -> None:
+        self.c = contraction
+        self.layout = Layout(contraction)
+        self.tile: Tile = choose(target, contraction.accumulator)
+        self.sizes = coalesce(self.layout, sizes)
+        self.numbers = dict.fromkeys(NUMBERS, 0)
+
+    def schedule(self) -> Schedule:
+        """The launches: maybe B is packed first, maybe slices of k are summed up last."""
+        problem = self._problem()
+        if not problem.batches * problem.m * problem.n:
+            return Schedule((), 0, 0)
+        cuts = cut(problem, self.tile)
+        self._number(problem, cuts)
+        scratch, workspace = self._place_scratch(), self._place_workspace()
+        n = self.numbers
+        blocks = n["batches"] * n["m_blocks"] * n["n_blocks"]
+        steps = []
+        if cuts.b_mode == SHARED:
+            groups = ceil(n["panels"] / GROUP) * n["k_blocks"] * n["batches"]
+            steps.append(self._step(PACK, groups))
+        if n["slices"] > 1:
+            steps.append(self._step(PARTIAL, blocks * n["slices"]))
+            steps.append(self._step(COMBINE, blocks))
+        else:
+            steps.append(self._step(WHOLE, blocks))
+        return Schedule(tuple(steps), scratch, workspace)
+
+    def _problem(self) -> Problem:
+        c = self.c
+        batches, m, n, k = (prod(self._extents(kind)) for kind in (BATCH, M, N, K))
+        one_stride = prod(self._extents(K)[:-1]) == 1
+        return Problem(
+            batches,
+            m,
+            n,
+            k,
+            a_along=c.a.unit == "k",
+            a_in_place=c.a.dtype is c.accumulator,
+            b_in_place=c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride,
+        )
+
+    def _extents(self, kind: int) -> Sequence[int]:
+        start = self.layout.extents(kind) - 2 * self.layout.buffers
+        return self.sizes[start : start + self.c.dims[kind]]
+
+    def _step(self, phase: int, tasks: int) -> Step:
+        self.numbers["phase"] = phase
+        # Small tasks come by the dozen, so that claiming them costs nothing to speak of.
+        return Step(tasks, max(1, tasks // 256), (*self.sizes, *self.numbers.values()))
+
+    def _number(self, p: Problem, cuts: Cuts) -> None:
+        strides = self.layout.strides(B, K) - 2 * self.layout.buffers
+        rank = self.c.dims[K]
+        b_row = self.sizes[strides + rank - 1] if rank else 0
+        self.numbers.update(
+            m=p.m,
+            n=p.n,
+            k=p.k,
+            m_block=cuts.m_block,
+            n_block=cuts.n_block,
+            k_block=cuts.k_block,
+            batches=p.batches,
+            m_blocks=ceil(p.m / cuts.m_block),
+            n_blocks=ceil(p.n / cuts.n_block),
+            k_blocks=max(1, ceil(p.k / cuts.k_block)),
+            panels=ceil(p.n / self.tile.width),
+            slice=cuts.slice,
+            slices=max(1, ceil(p.k / cuts.slice)),
+            pack_a=int(cuts.pack_a),
+            b_mode=cuts.b_mode,
+            b_row=b_row * self.tile.itemsize,
+        )
+
+    def _place_scratch(self) -> int:
+        """Distances within, and places of, what a thread keeps for itself."""
+        n, tile = self.numbers, self.tile
+        m_block, k_block, pack_a = n["m_block"], n["k_block"], n["pack_a"]
+        rows, steps = (m_block + TABLE_SLACK) * WORD, (k_block + TABLE_SLACK) * WORD
+        row_bytes = tile.width * tile.itemsize
+        kept = n["k_blocks"] > 1 or n["slices"] > 1
+        n["row"] = row_bytes if kept else 0
+        n["panel"] = m_block * row_bytes if kept else 0
+        n["block"] = m_block * n["n_block"] * tile.itemsize
+        n["end_size"] = rows
+        # Packing may write a vector too many behind each panel.
+        n["a_panel"] = up((k_block * tile.rows + tile.lanes) * tile.itemsize, 64)
+        places = {
+            "tabled": WORD,
+            "rows": rows,
+            "steps": steps,
+            "b_steps": steps,
+            "columns": (GROUP * tile.width + TABLE_SLACK) * WORD,
+            "a_rows": rows * pack_a,
+            "a_steps": steps * pack_a,
+            "ends": rows * len(self.layout.ends),
+            "a_panels": m_block // tile.rows * n["a_panel"] * pack_a,
+            "b_panel": k_block * row_bytes * GROUP,
+            "tiles": n["block"] if kept else CHUNK * tile.rows * row_bytes,
+        }
+        total = 0
+        for name, size in places.items():
+            n[name] = total
+            total = up(total + size, 64)
+        return total
+
+    def _place_workspace(self) -> int:
+        """Packed panels of B, then the sums of each slice."""
+        n, tile = self.numbers, self.tile
+        total = 0
+        if n["b_mode"] == SHARED:
+            panel = n["k_block"] * tile.width * tile.itemsize
+            total = up(panel * n["k_blocks"] * n["panels"] * n["batches"], 64)
+        n["partial"] = total
+        if n["slices"] > 1:
+            n["slice_bytes"] = n["batches"] * n["m_blocks"] * n["n_blocks"] * n["block"]
+            total += n["slice_bytes"] * n["slices"]
+        return total

@@ -1,0 +1,115 @@
+"""A bound plan: launches of machine code over a table of slots, run by one native call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from treadle.runtime.driver import driver
+from treadle.runtime.pool import pool
+
+_HEADER: Final = 3
+
+
+class Launch(NamedTuple):
+    """One kernel over the range `0 .. tasks`, cut into pieces of `grain`."""
+
+    kernel: int
+    params: Sequence[int]
+    tasks: int
+    grain: int
+
+
+class Fault(NamedTuple):
+    """A failed check: which launch, and the code that its kernel returned."""
+
+    launch: int
+    code: int
+
+
+class Program:
+    """Launches with their parameters, ready to run over any table of addresses.
+
+    Args:
+        launches: in the order in which they run; each sees what those before it wrote.
+        slots: length of the table of addresses.
+        scratch: bytes of private memory that the launches need per thread.
+
+    Raises:
+        ValueError: a launch has a grain below 1 or a negative number of tasks.
+    """
+
+    __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "slots")
+
+    def __init__(self, launches: Sequence[Launch], slots: int, scratch: int = 0) -> None:
+        for number, launch in enumerate(launches):
+            if launch.grain < 1 or launch.tasks < 0:
+                raise ValueError(
+                    f"launch {number} has {launch.tasks} tasks in grains of {launch.grain}"
+                )
+        params = [value for launch in launches for value in launch.params]
+        self._params: Final = (ctypes.c_int64 * len(params))(*params)
+        records: list[int] = []
+        at = ctypes.addressof(self._params)
+        for launch in launches:
+            records += (launch.kernel, at, launch.tasks, launch.grain, 0)
+            at += 8 * len(launch.params)
+        self._launches: Final = (ctypes.c_int64 * len(records))(*records)
+        self.count: Final = len(launches)
+        self.slots: Final = slots
+        self._enter: Final = driver().enter
+        # A frame is used by one run at a time; threads that run the same program take their own.
+        self._frames: Final = [self._frame()]
+        pool.reserve(scratch)
+
+    def run(self, addresses: list[int]) -> int:
+        """Runs all launches; returns 0, or what `fault` explains.
+
+        Args:
+            addresses: the base address of each slot. Whoever calls keeps the memory alive.
+
+        Raises:
+            ValueError: not one address per slot.
+        """
+        if not pool.ready:
+            pool.start()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._frame()
+        table, address = frame
+        table[:] = addresses
+        result = self._enter(address)
+        self._frames.append(frame)
+        return result
+
+    def run_timed(self, addresses: list[int]) -> tuple[int, list[tuple[int, int]]]:
+        """As `run`, with the start and the stop of each launch in nanoseconds of a steady clock.
+
+        Launches after a fault have the times (0, 0).
+        """
+        pool.start()
+        table = (ctypes.c_int64 * self.slots)(*addresses)
+        times = (ctypes.c_int64 * (2 * self.count))()
+        result = driver().run_timed(
+            pool.address,
+            ctypes.addressof(self._launches),
+            self.count,
+            ctypes.addressof(table),
+            ctypes.addressof(times),
+        )
+        return result, list(zip(times[::2], times[1::2], strict=True))
+
+    def _frame(self) -> tuple[Any, int]:
+        """The table of slots, and the address of the frame that it is the end of."""
+        whole = (ctypes.c_int64 * (_HEADER + self.slots))(
+            pool.address, ctypes.addressof(self._launches), self.count
+        )
+        table = (ctypes.c_int64 * self.slots).from_buffer(whole, 8 * _HEADER)
+        return table, ctypes.addressof(whole)
+
+
+def fault(result: int) -> Fault | None:
+    """What the result of a run says: `None` where all went well."""
+    return Fault((result >> 32) - 1, result & 0xFFFFFFFF) if result else None
