@@ -18,7 +18,7 @@ from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
 from treadle.ops.table import input_node
 from treadle.tensor.grad_mode import set_grad_enabled
-from treadle.tensor.record import hold, position, rebind, record, recorder
+from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
 _SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
 
@@ -214,7 +214,7 @@ def differentiate(
 
     Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
     """
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), walking():
         current = recorder().trace
         pending: dict[Trace, dict[int, int]] = {}
         for root, seed in zip(roots, seeds, strict=True):
