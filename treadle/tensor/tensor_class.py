@@ -18,6 +18,7 @@ from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.methods import attach
 from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
@@ -479,17 +480,24 @@ class Tensor(Lazy):
         """The last two axes exchanged."""
         return movement.transpose(self, -2, -1)
 
-    def new_zeros(self, *size: Any) -> Tensor:
+    def new_zeros(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Zeros of this dtype."""
-        return creation.zeros(*size, dtype=self.dtype)
+        return creation.zeros(*size, dtype=dtype or self.dtype, **options)
 
-    def new_ones(self, *size: Any) -> Tensor:
+    def new_ones(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Ones of this dtype."""
-        return creation.ones(*size, dtype=self.dtype)
+        return creation.ones(*size, dtype=dtype or self.dtype, **options)
 
-    def new_tensor(self, data: Any) -> Tensor:
+    new_empty = new_zeros
+
+    def new_full(self, size: Any, fill_value: Any, *, dtype: DType | None = None,
+                 **options: Any) -> Tensor:  # fmt: skip
+        """One value everywhere, of this dtype."""
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, **options)
+
+    def new_tensor(self, data: Any, *, dtype: DType | None = None, **options: Any) -> Tensor:
         """The data as a tensor of this dtype."""
-        return creation.tensor(data, dtype=self.dtype)
+        return creation.tensor(data, dtype=dtype or self.dtype, **options)
 
     def view(self, *shape: Any) -> Tensor:
         """The elements in row-major order under another shape, or `view(dtype)`: the bits as
@@ -501,28 +509,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-
-def _attach() -> None:
-    """The functions of a tensor as its methods, under the same names."""
-    plain = {
-        ar: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
-        "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "logical_and logical_or logical_xor logical_not isclose exp exp2 expm1 log log2 log1p "
-        "log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round trunc neg abs "
-        "sign isnan isinf isfinite square relu",
-        movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
-        "expand_as broadcast_to repeat flip narrow split chunk unbind",
-        red: "sum mean var std prod amax amin any all argmax argmin max min logsumexp norm "
-        "count_nonzero equal allclose",
-        linear_algebra: "matmul mm bmm mv dot outer addmm",
-        creation: "tril triu",
-    }
-    for module, names in plain.items():
-        for name in names.split():
-            setattr(Tensor, name, getattr(module, name))
-    for name, method in inplace.methods().items():
-        setattr(Tensor, name, method)
 
 
 class RemovableHandle:
@@ -568,5 +554,5 @@ def _rebuild_bits(array: Any, requires_grad: bool) -> Tensor:
     return _rebuild(array.view(dt.bfloat16.numpy), requires_grad)
 
 
-_attach()
+attach(Tensor)
 __all__ = ["GradientFunction", "RemovableHandle", "Size", "Tensor", "concrete"]
