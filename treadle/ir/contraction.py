@@ -33,9 +33,10 @@ class Contraction:
     `outputs` are expressions over `Var("acc")` (dtype `accumulator`) and `Var("e0")`, `Var("e1")`
     ... (the extra operands), one per stored output.
 
-    Buffers of the launch, in order: A, B, extras, outputs. Sizes of the launch, in order: the
-    extents (b dims, m dims, n dims, k dims), then for A, B, each extra and each output its
-    strides in elements along all of those dimensions in the same order (0 where it does not vary).
+    Buffers of the launch, in order: A, B, extras, outputs, and a workspace that holds packed
+    panels and partial sums between the steps of a schedule. Sizes, in order: the extents (b dims,
+    m dims, n dims, k dims), then for A, B, each extra and each output its strides in elements
+    along all of those dimensions in the same order (0 where it does not vary).
     """
 
     name: str
@@ -55,9 +56,10 @@ class Contraction:
             Param("b", self.b.dtype),
             *(Param(f"e{i}", e.dtype) for i, e in enumerate(self.extras)),
             *(Param(f"o{i}", o.dtype, "out") for i, o in enumerate(self.out)),
+            Param("workspace", self.accumulator, "inout"),
         )
 
     @property
     def sizes(self) -> int:
-        """The number of run-time sizes."""
+        """The number of sizes that describe one contraction of this pattern."""
         return sum(self.dims) * (3 + len(self.extras) + len(self.out))

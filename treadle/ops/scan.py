@@ -63,12 +63,12 @@ _SAMPLES: Final = tuple(
 )
 
 CUMSUM: Final[Op] = Op(
-    name="cumsum", kind="scan", attr_names=("axis", "reverse"), infer=_infer,
+    name="cumsum", kind="host", attr_names=("axis", "reverse"), infer=_infer,
     vjp=per_input(_sum_gradient), lower=no_lowering, ref=_sum_ref, samples=_SAMPLES,
     doc="the sum of the elements up to each along an axis, or from each on", combine="add",
 )  # fmt: skip
 CUMPROD: Final[Op] = Op(
-    name="cumprod", kind="scan", attr_names=("axis", "reverse"), infer=_infer,
+    name="cumprod", kind="host", attr_names=("axis", "reverse"), infer=_infer,
     vjp=per_input(_prod_gradient), lower=no_lowering, ref=_prod_ref, samples=_SAMPLES,
     doc="the product of the elements up to each along an axis, or from each on", combine="mul",
 )  # fmt: skip
@@ -100,7 +100,7 @@ def _logsum_gradient(node: Node, g: Node) -> Node:
 
 
 LOGCUMSUMEXP: Final[Op] = Op(
-    name="logcumsumexp", kind="scan", attr_names=("axis", "reverse"), infer=_logsum_infer,
+    name="logcumsumexp", kind="host", attr_names=("axis", "reverse"), infer=_logsum_infer,
     vjp=per_input(_logsum_gradient), lower=no_lowering, ref=_logsum_ref,
     samples=tuple(s for s in _SAMPLES if s.args[0].dtype.is_floating_point),
     doc="log of the sum of exp of the elements up to each along an axis, or from each on",

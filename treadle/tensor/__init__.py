@@ -224,6 +224,7 @@ from treadle.tensor.grad_mode import (
     set_grad_enabled,
 )
 from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
+from treadle.tensor.inspect import check, eager, explain, pending, show
 from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
 from treadle.tensor.movement import (
     broadcast_tensors,

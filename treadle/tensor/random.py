@@ -1,7 +1,7 @@
 """Random tensors from a counter-based generator: the same seed gives the same bits anywhere.
 
 Every call takes the next 64-bit key of a generator; the elements are a pure function of the key
-and their position (Philox, see `ops/source.py`), drawn inside the kernel that uses them.
+and their position (Philox, see `ir/philox.py`), drawn inside the kernel that uses them.
 """
 
 from __future__ import annotations

@@ -30,12 +30,13 @@ class Recorder:
     `capture` is set while `treadle.compile` records a function.
     """
 
-    __slots__ = ("capture", "grad", "limit", "trace")
+    __slots__ = ("capture", "check", "grad", "limit", "trace")
 
     def __init__(self) -> None:
         self.trace = Trace()
         self.grad = True
         self.limit = PENDING_AT_MOST
+        self.check: Callable[[list[Any]], None] | None = None
         self.capture: Capture | None = None
 
 
@@ -356,7 +357,9 @@ def flush() -> None:
         trace = recorder.trace
         if trace.handles:
             recorder.trace = Trace()
-            submit(trace)
+            live = submit(trace)
+            if recorder.check is not None:
+                recorder.check(live)
 
 
 def step_done() -> None:

@@ -254,9 +254,9 @@ class Tensor(Lazy):
             value = record(ALIAS, (self,), (), LEAF if requires_grad else CONSTANT)
             self._trace, self._pos, self._node = value._trace, value._pos, value._node
             self._needs = LEAF if requires_grad else CONSTANT
-            self._buffer = self._base = None
+            self._buffer, self._base = value._buffer, None
             inplace.hold_again(self)
-            if requires_grad:
+            if requires_grad and self._trace is not None:
                 self._trace.leaf_handles[self._pos] = self
         else:
             self._needs = LEAF if requires_grad else CONSTANT

@@ -1,0 +1,137 @@
+"""From patterns to addresses: what a plan asks of this room.
+
+A pattern is compiled once: its machine code serves every shape, is found again in memory by its
+canonical text, and in later processes on disk. Loading from disk needs no LLVM.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from treadle.base.settings import settings
+from treadle.codegen import cache, jit
+from treadle.codegen.contract import render_contraction
+from treadle.codegen.executable import place
+from treadle.codegen.image import Image, link
+from treadle.codegen.render import render
+from treadle.codegen.target import Target, host
+from treadle.ir.contraction import Contraction
+from treadle.ir.loop import Kernel
+from treadle.ir.show import canonical, show
+from treadle.ir.verify_loop import verify
+
+Pattern = Kernel | Contraction
+
+_SYMBOL: Final = "kernel"
+_lock: Final = threading.Lock()
+_placed: Final[dict[tuple[str, str], dict[str, int]]] = {}
+
+
+@dataclass(slots=True)
+class Counts:
+    """What binding has done in this process, for tests and for those who wonder."""
+
+    compiled: int = 0
+    loaded: int = 0
+
+
+counts: Final = Counts()
+
+
+def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]:
+    """The address of each pattern's code, compiled or loaded where it is new to this process.
+
+    patterns: kernels and contractions; those with the same canonical text share one address.
+    target:   what the code is for: this machine (default), since the addresses are to be called.
+    Raises `CompileError` for a pattern that has no code, `VerifyError` under `TREADLE_CHECK=1`.
+    """
+    target = target or host()
+    texts = [canonical(p) for p in patterns]
+    with _lock:
+        missing = {
+            text: pattern
+            for text, pattern in zip(texts, patterns, strict=True)
+            if (target.name, text) not in _placed
+        }
+        images = [_image(text, p, target) for text, p in missing.items()]
+        for text, symbols in zip(missing, _addresses(images), strict=True):
+            _placed[target.name, text] = symbols
+        return [_placed[target.name, text][_SYMBOL] for text in texts]
+
+
+def native(text: str, target: Target | None = None) -> dict[str, int]:
+    """The addresses of the functions of a module of LLVM IR, compiled once and cached likewise.
+
+    text: LLVM IR that calls no function from outside of the module.
+    """
+    target = target or host()
+    with _lock:
+        if (target.name, text) not in _placed:
+            key = cache.key_of(text, target)
+            image = cache.find(key)
+            if image is None:
+                image = link(jit.compile_module(text, target).object)
+                cache.keep(key, image)
+            _placed[target.name, text] = _addresses([image])[0]
+        return _placed[target.name, text]
+
+
+def stages(pattern: Pattern, target: Target | None = None) -> tuple[str, jit.Stages]:
+    """A pattern's text and its module at every stage, compiled for the sake of looking."""
+    return show(pattern), _compile(pattern, target or host())
+
+
+def image_of(pattern: Pattern, target: Target) -> Image:
+    """A pattern's code for any target, to be written somewhere rather than run here."""
+    return link(_compile(pattern, target).object)
+
+
+def _image(text: str, pattern: Pattern, target: Target) -> Image:
+    key = cache.key_of(text, target)
+    # Whoever wants to see the stages wants them made.
+    image = cache.find(key) if settings.dump is None else None
+    if image is not None:
+        counts.loaded += 1
+        return image
+    counts.compiled += 1
+    made = _compile(pattern, target)
+    if settings.dump is not None:
+        _dump(Path(settings.dump), f"{_file_name(pattern.name)}-{key.hex()[:8]}", pattern, made)
+    image = link(made.object)
+    cache.keep(key, image)
+    return image
+
+
+def _compile(pattern: Pattern, target: Target) -> jit.Stages:
+    module = jit.new_module(target, pattern.name)
+    if isinstance(pattern, Contraction):
+        render_contraction(module, pattern, target, _SYMBOL)
+    else:
+        if settings.check:
+            verify(pattern)
+        render(module, pattern, target, _SYMBOL)
+    return jit.compile_module(str(module), target, pattern.name)
+
+
+def _addresses(images: list[Image]) -> list[dict[str, int]]:
+    return [
+        {name: base + offset for name, offset in image.symbols.items()}
+        for image, base in zip(images, place(images), strict=True)
+    ]
+
+
+def _dump(folder: Path, name: str, pattern: Pattern, made: jit.Stages) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.loops").write_text(show(pattern))
+    (folder / f"{name}.rendered.ll").write_text(made.rendered)
+    (folder / f"{name}.optimised.ll").write_text(made.optimised)
+    (folder / f"{name}.s").write_text(made.assembly)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60] or "kernel"

@@ -1,0 +1,163 @@
+"""A block of the result: panels of B against chunks of rows of A, and the outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.codegen.contract.address import progression
+from treadle.codegen.contract.flow import WORD, call, function
+from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M
+from treadle.codegen.contract.panel import ROWS, Columns
+from treadle.codegen.contract.parts import Frame, Parts
+from treadle.codegen.value import Value, llvm_type
+
+
+def render_block_task(parts: Parts, pack_group: Any) -> Any:
+    """`block_task(slots, params, scratch, task)`: one block of the result, of a slice's sums, or
+    of the sum of all slices. Tasks count blocks along m, then n, batches and slices."""
+    made, f, args = function(parts.module, parts.target, f"{parts.symbol}.block_task", "pppi")
+    _Block(Frame(f, parts.layout, *args[:3]), parts, pack_group, args[3]).emit()
+    f.builder.ret_void()
+    return made
+
+
+def packed_tables(frame: Frame, parts: Parts) -> None:
+    """Rows and steps of A where it is packed: the same for every block."""
+    f, tile = frame.f, parts.tile
+    depth = frame.number("k_block")
+    step = f.index(tile.rows * tile.itemsize)
+    progression(f, frame.place("a_steps"), depth, f.index(0), step)
+    with f.loop(0, frame.number("m_block"), tile.rows) as row:
+        panel = f.div(row, tile.rows) * frame.number("a_panel")
+        start = f.address(frame.place("a_panels")) + panel
+        at = f.at(frame.place("a_rows"), row * WORD)
+        progression(f, at, f.index(tile.rows), start, f.index(tile.itemsize))
+
+
+class _Block:
+    """Emits the work on one block."""
+
+    def __init__(self, frame: Frame, parts: Parts, pack_group: Any, task: Value) -> None:
+        self.frame = frame
+        self.parts = parts
+        self.f = f = frame.f
+        number = frame.number
+        rest = f.div(task, number("m_blocks"))
+        self.m = f.rem(task, number("m_blocks")) * number("m_block")
+        self.n = f.rem(rest, number("n_blocks")) * number("n_block")
+        rest = f.div(rest, number("n_blocks"))
+        self.batch, piece = f.rem(rest, number("batches")), f.div(rest, number("batches"))
+        self.start = piece * number("slice")
+        self.rows = f.least(number("m") - self.m, number("m_block"))
+        self.columns = f.least(number("n") - self.n, number("n_block"))
+        self.b = Columns(frame, parts, pack_group, self.batch, self.n, self.columns)
+        self.partial = f.at(frame.workspace, number("partial") + task * number("block"))
+        self.summing = number("phase").compare("ne", COMBINE)
+        self.finishing = number("phase").compare("ne", PARTIAL)
+        kept = f.builder.select(self.finishing.raw, frame.place("tiles"), self.partial)
+        self.tiles = kept
+
+    def emit(self) -> None:
+        """All blocks of k in turn; the last gives the outputs."""
+        f, number = self.f, self.frame.number
+        self._tables()
+        start = self.start
+        # The sum of slices takes one turn, and no k.
+        end = f.least(number("k"), start + number("slice"))
+        stop = self.summing.where(end, start)
+        done = f.cell(start)
+        with f.loop_while() as loop:
+            k = done.get()
+            depth = f.least(stop - k, number("k_block"))
+            done.set(k + depth)
+            loop.again = k + depth < stop
+            with f.when(self.summing):
+                self._read_a(k, depth)
+            with f.loop(0, self.columns, self.parts.tile.width) as column:
+                self._panel(column, k, depth, loop.again)
+
+    def _tables(self) -> None:
+        """A pointer for each row of A, of the extras and of the outputs."""
+        f, frame, parts = self.f, self.frame, self.parts
+        with f.when(self.summing):
+            height = parts.tile.rows
+            padded = f.div(self.rows + (height - 1), height) * height
+            self._table(A, frame.place("rows"), padded)
+        with f.when(self.finishing):
+            for i, operand in enumerate(parts.layout.ends):
+                at = f.at(frame.place("ends"), frame.number("end_size") * i)
+                self._table(operand, at, self.rows)
+
+    def _table(self, operand: int, at: Any, padded: Value) -> None:
+        addresses = self.parts.addresses
+        base = self.frame.base(addresses, operand, self.batch)
+        addresses.table(self.f, self.frame.params, operand, M, at, self.m, self.rows, padded, base)
+
+    def _read_a(self, k: Value, depth: Value) -> None:
+        """The steps along this block of k; A is packed where that is wanted."""
+        f, frame, parts = self.f, self.frame, self.parts
+        tile, addresses = parts.tile, parts.addresses
+        frame.fill_steps(addresses, k, depth)
+        with (
+            f.when(frame.number("pack_a") > 0),
+            f.loop(0, depth, ROWS) as step,
+            f.loop(0, self.rows, tile.rows) as row,
+        ):
+            panel = f.div(row, tile.rows) * frame.number("a_panel")
+            panel = panel + step * (tile.rows * tile.itemsize)
+            whole = frame.whole(addresses, M, self.m + row, self.rows - row, tile.rows)
+            call(
+                f, parts.pack_a, f.at(frame.place("a_panels"), panel),
+                f.at(frame.place("rows"), row * WORD), f.at(frame.place("steps"), step * WORD),
+                f.least(depth - step, ROWS), k + step,
+                addresses.extent(f, frame.params, K), f.flag(whole),
+            )  # fmt: skip
+
+    def _panel(self, column: Value, k: Value, depth: Value, more: Value) -> None:
+        """One panel of B: chunks of rows are summed, and finished while still near."""
+        f, frame, parts = self.f, self.frame, self.parts
+        width = parts.tile.width
+        offset = f.div(column, width) * frame.number("panel")
+        pack = frame.number("pack_a") > 0
+        a_rows = f.builder.select(pack.raw, frame.place("a_rows"), frame.place("rows"))
+        a_steps = f.builder.select(pack.raw, frame.place("a_steps"), frame.place("steps"))
+        b, b_row = f.choice(frame.scratch), f.cell(f.index(0))
+        with f.when(self.summing):
+            panel, row_bytes = self.b.panel(column, k, depth)
+            b.set(panel)
+            b_row.set(row_bytes)
+        accumulate = f.flag(k > self.start)
+        with f.loop(0, self.rows, parts.chunk) as row:
+            rows = f.least(self.rows - row, parts.chunk)
+            at = f.at(self.tiles, offset + row * frame.number("row"))
+            with f.choose(self.summing) as (compute, combine):
+                with compute:
+                    call(
+                        f, parts.sweep, f.at(a_rows, row * WORD), rows, a_steps, b.get(),
+                        b_row.get(), depth, at, accumulate,
+                    )  # fmt: skip
+                with combine:
+                    source = f.at(self.partial, offset + row * parts.row_bytes)
+                    self._combine(source, at, rows)
+            with f.when(self.finishing & ~more):
+                call(
+                    f, parts.finish, at, frame.params, f.at(frame.place("ends"), row * WORD),
+                    frame.number("end_size"), rows, self.n + column,
+                    f.least(self.columns - column, width),
+                )  # fmt: skip
+
+    def _combine(self, source: Any, to: Any, rows: Value) -> None:
+        """Sums the slices of some rows, in the order of k."""
+        f, tile = self.f, self.parts.tile
+        dtype = self.parts.contraction.accumulator
+        vector = tile.lanes * tile.itemsize
+        kind = llvm_type(dtype, tile.lanes)
+
+        def load(at: Value) -> Value:
+            return f.value(f.builder.load(f.at(source, at), typ=kind, align=tile.itemsize), dtype)
+
+        with f.loop(0, rows * self.parts.row_bytes, vector) as at:
+            total = f.cell(load(at))
+            with f.loop(1, self.frame.number("slices")) as piece:
+                total.set(total.get() + load(at + piece * self.frame.number("slice_bytes")))
+            f.builder.store(total.get().raw, f.at(to, at), align=tile.itemsize)

@@ -1,0 +1,59 @@
+"""The kernel of a contraction: a loop over the tasks of a launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.base import dtype as dt
+from treadle.base.errors import CompileError
+from treadle.codegen.contract.block import packed_tables, render_block_task
+from treadle.codegen.contract.finish import RenderValue
+from treadle.codegen.contract.flow import Flow, call
+from treadle.codegen.contract.layout import PACK
+from treadle.codegen.contract.panel import render_pack_group, render_pack_task
+from treadle.codegen.contract.parts import Frame, Parts
+from treadle.codegen.expressions import render_value as render_expression
+from treadle.codegen.target import Target
+from treadle.codegen.value import ir
+from treadle.ir.contraction import Contraction
+
+
+def render_contraction(
+    module: Any,
+    contraction: Contraction,
+    target: Target,
+    symbol: str,
+    render_value: RenderValue = render_expression,
+) -> Any:
+    """Adds the kernel of a contraction to a module.
+
+    module:       the `llvmlite.ir.Module`
+    contraction:  the pattern; extents and strides come with each launch (see `schedule`)
+    target:       what the code is for; `schedule` must be asked about the same one
+    symbol:       the function's name, a prefix of its helpers' names
+    render_value: makes the LLVM value of an epilogue's expression
+
+    Returns the function, with the kernel ABI of docs/architecture.md. Raises `CompileError` for
+    an accumulator that cannot accumulate.
+    """
+    if contraction.accumulator is dt.bool_ or contraction.accumulator in (dt.float16, dt.bfloat16):
+        raise CompileError(f"a contraction cannot accumulate in {contraction.accumulator.name}")
+    parts = Parts(module, contraction, target, symbol, render_value)
+    pack_group = render_pack_group(parts)
+    pack, block = render_pack_task(parts, pack_group), render_block_task(parts, pack_group)
+    word, pointer = ir.IntType(64), ir.PointerType()
+    kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
+    function = ir.Function(module, kind, symbol)
+    function.attributes.add("nounwind")
+    f = Flow(ir.IRBuilder(function.append_basic_block("entry")), target)
+    slots, params, scratch, begin, end = function.args
+    frame = Frame(f, parts.layout, slots, params, scratch)
+    frame.forget_steps()
+    with f.when(frame.number("pack_a") > 0):
+        packed_tables(frame, parts)
+    with f.choose(frame.number("phase").equals(PACK)) as (packing, computing):
+        for branch, task_function in ((packing, pack), (computing, block)):
+            with branch, f.loop(f.index(begin), f.index(end)) as task:
+                call(f, task_function, slots, params, scratch, task)
+    f.builder.ret(f.index(0).raw)
+    return function

@@ -1,0 +1,242 @@
+"""Vector loops: a row of neighbouring turns at once, in lanes.
+
+A loop over `0 .. stop-1` becomes a main loop over full rows of `width * unroll` lanes and a rest:
+`width` lanes at a time under a mask where the target has masked loads, else one by one. Lanes and
+single elements run the same operations in the same order, so an element's bits do not depend on
+where in the loop it falls.
+
+A reduction keeps one partial result per lane; they are combined in halves, always in the same
+order, and then with the destination. So its bits depend on the extent and the target alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from treadle.base import dtype as dt
+from treadle.base.dtype import DType
+from treadle.codegen.affine import Stride, Strides
+from treadle.codegen.convert import cast
+from treadle.codegen.expressions import Expressions
+from treadle.codegen.lane_plan import LanePlan, plan_lanes
+from treadle.codegen.memory import Buffer, local
+from treadle.codegen.operators import binary
+from treadle.codegen.value import Value
+from treadle.ir.loop import Accumulate, Alloc, Expr, For, Let, Load
+from treadle.ir.walk import statements, written
+
+if TYPE_CHECKING:
+    from treadle.codegen.render import Renderer
+
+
+class Row:
+    """The lanes being made: `var` is `first`, `first + 1`, ... in them.
+
+    Under a `mask` the lanes that are off repeat the last turn of the loop, so that whatever they
+    address exists.
+    """
+
+    def __init__(
+        self, r: Renderer, loop: For, first: Value, lanes: int, left: Value | None
+    ) -> None:
+        self.lanes = lanes
+        self.first = first
+        self.mask: Value | None = None
+        self.sums: dict[Accumulate, Buffer] = {}
+        self.lets: dict[str, Expr] = {}
+        allocated = {s.name for s in statements(loop.body) if isinstance(s, Alloc)}
+        self.strides = Strides(loop.var, self.lets, allocated)
+        outer = r.expressions
+        # The same expressions as they are in lane 0: addresses of whole rows are made from them.
+        self.scalar = Expressions(r.emit, dict(outer.names), outer.sizes, r.load, r.check)
+        self.scalar.made = dict(outer.made)
+        self.scalar.names[loop.var] = first
+        step = r.emit.iota(dt.int64, lanes)
+        if left is not None:
+            # The mask is compared in numbers as wide as the lanes, which costs one instruction.
+            narrow = dt.int64 if r.target.lanes(8) == lanes else dt.int32
+            self.mask = r.emit.iota(narrow, lanes) < cast(left, narrow)
+            step = (step < left).where(step, left - 1)
+        outer.names[loop.var] = first + step
+
+    def let(self, r: Renderer, stmt: Let) -> None:
+        """Notes a binding inside of the loop."""
+        self.lets[stmt.var] = stmt.value
+        if self.strides.of(stmt.value) is None:
+            self.scalar.names[stmt.var] = r.expressions.names[stmt.var].lane(0)
+        else:
+            self.scalar.names[stmt.var] = self.scalar.value(stmt.value)
+
+    def load(self, r: Renderer, buffer: Buffer, expr: Load) -> Value:
+        """The elements that the lanes read: one, a row of neighbours, or each its own."""
+        step = self.strides.of(expr.index)
+        if step == 0:
+            return buffer.load(r.emit, self.scalar.value(expr.index))
+        if step == 1:
+            index = self.scalar.value(expr.index)
+            return buffer.load_row(r.emit, index, self.lanes, self.mask)
+        if step == -1 and self.mask is None:
+            index = self.scalar.value(expr.index) - (self.lanes - 1)
+            return buffer.load_row(r.emit, index, self.lanes).reverse()
+        return buffer.gather(r.emit, self.indices(r, expr.index, step))
+
+    def indices(self, r: Renderer, index: Expr, step: Stride) -> list[Value]:
+        """Every lane's own index."""
+        if step is None or self.mask is not None:
+            row = r.value(index)
+            return [row.lane(i) for i in range(self.lanes)]
+        start = self.scalar.value(index)
+        if isinstance(step, int):
+            return [start + i * step for i in range(self.lanes)]
+        size = self.scalar.value(step)
+        return [start + size * i for i in range(self.lanes)]
+
+    def store(self, r: Renderer, buffer: Buffer, index: Expr, value: Value) -> None:
+        """Writes one element per lane."""
+        value = value.spread(self.lanes)
+        step = self.strides.of(index)
+        if step == 1:
+            buffer.store_row(r.emit, self.scalar.value(index), value, self.mask)
+        elif step == -1:
+            start = self.scalar.value(index) - (self.lanes - 1)
+            buffer.store_row(r.emit, start, value.reverse())
+        else:
+            buffer.scatter(r.emit, self.indices(r, index, step), value)
+
+    def accumulate(self, r: Renderer, buffer: Buffer, stmt: Accumulate) -> None:
+        """Adds up into one element per lane; lanes that may meet go one after the other."""
+        step = self.strides.of(stmt.index)
+        if step == 1:
+            index = self.scalar.value(stmt.index)
+            old = buffer.load_row(r.emit, index, self.lanes, self.mask)
+            new = r.combined(stmt, old).spread(self.lanes)
+            buffer.store_row(r.emit, index, new, self.mask)
+            return
+        value = r.value(stmt.value).spread(self.lanes)
+        for i, index in enumerate(self.indices(r, stmt.index, step)):
+            new = binary(stmt.op, buffer.load(r.emit, index), value.lane(i))
+            buffer.store(r.emit, index, new)
+
+    def reduce(self, r: Renderer, stmt: Accumulate) -> None:
+        """Adds up into the lanes' partial results."""
+        partial = self.sums[stmt]
+        old = partial.load(r.emit, r.zero)
+        new = r.combined(stmt, old).spread(self.lanes)
+        if self.mask is not None:
+            new = self.mask.where(new, old)
+        partial.store(r.emit, r.zero, new)
+
+
+def vector_loop(r: Renderer, loop: For) -> None:
+    """Makes a vector loop, in lanes where that is possible."""
+    plan = plan_lanes(loop, r.target)
+    if plan is None:
+        r.loop(loop, r.zero, r.value(loop.stop))
+        return
+    changes = written(loop.body)
+    stop = r.value(loop.stop)
+    with r.builder.if_then((stop > 0).raw), r.region(changes):
+        r.hoist(loop)
+        lanes = plan.width * plan.unroll
+        sums = _partials(r, plan.reductions, lanes)
+        full = stop & -lanes if lanes > 1 else stop
+        with r.builder.if_then((full > 0).raw), r.counting(r.zero, full, lanes) as first:
+            _row(r, loop, first, lanes, None, sums)
+        if plan.masked and plan.width > 1:
+            _masked_rest(r, loop, plan, full, stop, sums)
+        else:
+            _combine(r, sums)
+            if lanes > 1:
+                r.loop(loop, full, stop)
+    r.forget(changes)
+
+
+def _masked_rest(
+    r: Renderer,
+    loop: For,
+    plan: LanePlan,
+    full: Value,
+    stop: Value,
+    sums: dict[Accumulate, Buffer],
+) -> None:
+    """What is left after the full rows, in rows of `width` lanes, the last one under a mask."""
+    narrow = _partials(r, plan.reductions, plan.width)
+    for stmt, buffer in sums.items():
+        folded = _fold(buffer.load(r.emit, r.zero), stmt.op, plan.width)
+        narrow[stmt].store(r.emit, r.zero, folded)
+    with (
+        r.builder.if_then((full < stop).raw),
+        r.counting(full, stop, plan.width) as first,
+    ):
+        rest = stop - first
+        left = (rest < plan.width).where(rest, plan.width)
+        _row(r, loop, first, plan.width, left, narrow)
+    _combine(r, narrow)
+
+
+def _row(
+    r: Renderer,
+    loop: For,
+    first: Value,
+    lanes: int,
+    left: Value | None,
+    sums: dict[Accumulate, Buffer],
+) -> None:
+    with r.region(), _in_lanes(r, Row(r, loop, first, lanes, left), sums):
+        r.statement(loop.body)
+
+
+@contextmanager
+def _in_lanes(r: Renderer, row: Row, sums: dict[Accumulate, Buffer]) -> Iterator[None]:
+    row.sums = sums
+    r.row = row
+    yield
+    r.row = None
+
+
+def _partials(
+    r: Renderer, reductions: tuple[Accumulate, ...], lanes: int
+) -> dict[Accumulate, Buffer]:
+    """Partial results, one per lane, that change nothing yet."""
+    made: dict[Accumulate, Buffer] = {}
+    for stmt in reductions:
+        dtype = r.buffer(stmt.buffer).dtype
+        made[stmt] = local(r.emit, r.locals, dtype, 1, lanes)
+        neutral = r.emit.const(neutral_element(stmt.op, dtype), dtype, lanes)
+        made[stmt].store(r.emit, r.zero, neutral)
+    return made
+
+
+def _combine(r: Renderer, sums: dict[Accumulate, Buffer]) -> None:
+    """Brings the partial results together and into their destinations."""
+    for stmt, partial in sums.items():
+        total = _fold(partial.load(r.emit, r.zero), stmt.op, 1)
+        buffer, index = r.buffer(stmt.buffer), r.value(stmt.index)
+        buffer.store(r.emit, index, binary(stmt.op, buffer.load(r.emit, index), total))
+        r.forget(frozenset((stmt.buffer,)))
+
+
+def _fold(value: Value, op: str, lanes: int) -> Value:
+    """Combines the upper half of the lanes with the lower until `lanes` are left."""
+    while value.lanes > lanes:
+        half = value.lanes // 2
+        value = binary(op, value.part(0, half), value.part(half, half))
+    return value
+
+
+def neutral_element(op: str, dtype: DType) -> int | float:
+    """The number that changes nothing under `op`."""
+    if op == "add":
+        return -0.0 if dtype.kind == "f" else 0
+    if op == "mul":
+        return 1
+    if op in ("and", "or"):
+        return (-1 if dtype is not dt.bool_ else 1) if op == "and" else 0
+    if dtype.kind == "f":
+        return float("-inf") if op == "max" else float("inf")
+    signed = dtype.kind == "i"
+    bits = 1 if dtype is dt.bool_ else dtype.bits
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return least if op == "max" else most
