@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from treadle.base import dtype as dt
 from treadle.base.device import Device, device_of
@@ -336,14 +337,30 @@ class Tensor(Lazy):
     def data(self, value: Tensor) -> None:
         inplace.replace(self, value)
 
+    def _own(self, kind: str) -> dict[Any, Any]:
+        if self._extra is None:
+            self._extra = {}
+        found: dict[Any, Any] = self._extra.setdefault(kind, {})
+        return found
+
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is no leaf in `.grad`."""
-        if self._needs == DERIVED:
+        if self._needs != DERIVED or self.retains_grad:
+            return
+        self._own("retains")[True] = True
+        reference = ref(self)
 
-            def keep(g: Tensor) -> None:
-                self._grad = g if self._grad is None else ar.add(self._grad, g)
+        def keep(g: Tensor) -> None:
+            t = reference()
+            if t is not None:
+                t._grad = g if t._grad is None else ar.add(t._grad, g)
 
-            self.register_hook(keep)
+        self.register_hook(keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad()` was called on a tensor that is no leaf."""
+        return bool(self._extra and self._extra.get("retains"))
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls a function with the gradient of this tensor; what it returns replaces it.
@@ -354,17 +371,21 @@ class Tensor(Lazy):
         if not self._needs:
             raise GradientError("cannot register a hook on a tensor that doesn't require gradient")
         if self._needs == LEAF:
-            if self._extra is None:
-                self._extra = {}
-            table = self._extra.setdefault("hooks", {})
-            handle = RemovableHandle(lambda: table.pop(id(hook), None))
-            table[id(hook)] = hook
-            return handle
-        trace = self._trace if self._buffer is not None else recorder().trace
-        pos = self._pos if self._buffer is not None else position(trace, self)
+            return _registered(self._own("hooks"), hook)
+        current = recorder().trace
+        position(current, self)
+        trace, pos = autograd.origin(self)
         hooks = trace.hooks.setdefault(pos, [])
         hooks.append(hook)
         return RemovableHandle(lambda: hooks.remove(hook))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Calls a function with this leaf each time after `backward()` added to its `.grad`."""
+        if self._needs != LEAF:
+            raise GradientError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
+        return _registered(self._own("after"), hook)
 
     # --- conversion --------------------------------------------------------------------------
 
@@ -528,6 +549,12 @@ class RemovableHandle:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:
+    key = object()
+    table[key] = hook
+    return RemovableHandle(lambda: table.pop(key, None))
 
 
 class GradientFunction:
