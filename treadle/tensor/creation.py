@@ -13,7 +13,7 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import input_node
-from treadle.ops.view import ALIAS
+from treadle.ops.view import ALIAS, EXPAND
 from treadle.runtime.buffer import Buffer
 from treadle.tensor import arithmetic as ar
 from treadle.tensor.movement import reshape, sizes
@@ -121,7 +121,12 @@ def full(
     else:
         value = bool(fill_value) if wanted.kind == "b" else int(fill_value)
     shape = sizes((size,))
-    return _needs(record(FULL, (), (shape, value, wanted)), requires_grad)
+    if value in (0, 1):
+        out = record(FULL, (), (shape, value, wanted))
+    else:
+        # An input of the plan, not a constant: another value compiles nothing.
+        out = record(EXPAND, (as_dtype(value, wanted),), (shape,))
+    return _needs(out, requires_grad)
 
 
 def zeros(*size: Any, dtype: DType | None = None, device: Any = None,
