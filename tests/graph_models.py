@@ -12,7 +12,7 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.ir.node import Node, topological
 from treadle.ops.contract import contract, conv
-from treadle.ops.pointwise import add, cast, div, eq, exp, gt, log, mul, neg, sub, where
+from treadle.ops.pointwise import RELU, add, cast, div, eq, exp, gt, log, mul, neg, sub, where
 from treadle.ops.reduce import AMAX, MAX_REDUCE, total
 from treadle.ops.source import RANDOM_BITS, constant, full, iota
 from treadle.ops.table import TABLE, input_node, make
@@ -51,7 +51,7 @@ def backward(loss: Node, wanted: Sequence[Node]) -> list[Node]:
 
 
 def relu(x: Node) -> Node:
-    return where(gt(x, constant(0, x.dtype)), x, constant(0, x.dtype))
+    return make(RELU, (x,))
 
 
 def linear(x: Node, w: Node, b: Node) -> Node:
@@ -139,9 +139,8 @@ def conv_step(
     key = input_node((), dt.int64)
     a, b = channels
     flat = b * ((side - 4 + 4 * pad) // 2) ** 2
-    params = parameters(
-        (a, 1, 3, 3), (a,), (b, a, 3, 3), (b,), (hidden, flat), (hidden,), (classes, hidden), (classes,)
-    )  # fmt: skip
+    shapes = [(a, 1, 3, 3), (a,), (b, a, 3, 3), (b,), (hidden, flat), (hidden,)]
+    params = parameters(*shapes, (classes, hidden), (classes,))
     h = relu(conv2d(normalised(x), params[0], params[1], pad))
     h = relu(conv2d(h, params[2], params[3], pad))
     h = dropout(max_pool(h), key, 0.25)
@@ -194,3 +193,26 @@ def arrays_for(step: Step, seed: int = 0, classes: int = 10) -> list[Any]:
         return (rng.normal(size=shape) * 0.3).astype(dtype.numpy)
 
     return [draw(i.shape, i.dtype) for i in step.inputs]
+
+
+def softmax(x: Node) -> Node:
+    """Over the last dimension."""
+    last = (len(x.shape) - 1,)
+    e = exp(sub(x, make(AMAX, (x,), (last,))))
+    return div(e, total(e, last))
+
+
+def normalise(x: Node, axes: tuple[int, ...]) -> Node:
+    """Mean 0 and variance 1 over some axes."""
+    scale = constant(1 / np.prod([x.shape[a] for a in axes]), F32)
+    centred = sub(x, mul(total(x, axes), scale))
+    variance = mul(total(mul(centred, centred), axes), scale)
+    return mul(centred, make(TABLE["rsqrt"], (add(variance, constant(1e-5, F32)),)))
+
+
+def layer_norm(x: Node) -> Node:
+    return normalise(x, (len(x.shape) - 1,))
+
+
+def batch_norm(x: Node) -> Node:
+    return normalise(x, (0, 2, 3))

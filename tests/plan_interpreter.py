@@ -230,7 +230,7 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
                 at(place, dtype)[: math.prod(shape)] = value.reshape(-1)
                 continue
             assert isinstance(step, Launch)
-            params = step.kernel.params
+            params = step.params
             buffers = [at(q, p.dtype) for q, p in zip(step.buffers, params, strict=True)]
             if isinstance(step.kernel, Contraction):
                 run_contraction(step.kernel, step.sizes, buffers)

@@ -112,7 +112,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
             operands = found.operands[node] = contraction_operands(node)
             for view in (operands.left, operands.right):
                 found.anchors.add(view.base)
-                if not view.flexible:
+                if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
         elif kind == "host":
             found.anchors.update(node.inputs)

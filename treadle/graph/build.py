@@ -16,7 +16,7 @@ from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
-from treadle.graph.simplify import node_key, share_masks, simplify
+from treadle.graph.simplify import node_key, simplify
 from treadle.graph.verify import verify_graph, verify_plan
 from treadle.ir.node import Node, topological
 from treadle.ops.view import RESHAPE
@@ -69,7 +69,7 @@ def build(
 def run_passes(outputs: Sequence[Node]) -> list[Node]:
     """The graph passes: each is Graph to Graph."""
     roots = list(outputs)
-    for each in (simplify, share_masks, expand_convolutions, expand, simplify):
+    for each in (simplify, expand_convolutions, expand, simplify):
         roots = each(roots)
         if settings.check:
             verify_graph(roots)

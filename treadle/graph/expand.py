@@ -146,7 +146,7 @@ def _pieces(node: Node) -> Node | None:
     if tasks >= 16:
         return simpler(node)
     # The outermost long dimension is cut: pieces then lie one after another in memory.
-    long = [d for d in axes if x.shape[d] >= 8]
+    long = [d for d in axes if x.shape[d] >= 4]
     if not long:
         return simpler(node)
     axis = long[0]

@@ -257,8 +257,7 @@ class Fusion:
         index = tuple([space.var(n) for n in node.shape])
         value = pull.at(node, index, own=True)
         order = [t for a in index for t, _ in a.terms]
-        if node not in self.found.row_major:
-            order = loop_order(order, pull.fresh)
+        order = loop_order(order, pull.fresh, node in self.found.row_major)
         group = Group(len(self.groups), "loops", pull, [], order)
         radices = _radices(index, order, pull.fresh)
         if radices:
@@ -319,7 +318,7 @@ class Fusion:
         group = Group(len(self.groups), "loops", pull, [Frame(x.shape, inner)], chunk=chunk)
         index = self._reduced_index(group, node, inner)
         value = pull.reduction(node, index, inner)
-        atoms = loop_order([t for a in inner for t, _ in a.terms], pull.fresh)
+        atoms = loop_order([t for a in inner for t, _ in a.terms], pull.fresh, False)
         cols = {t for a in node.attrs[0] for t, _ in inner[a].terms}
         group.cols = [t for t in atoms if t in cols]
         group.rows = extra + [t for t in atoms if t not in cols]
@@ -371,21 +370,31 @@ def _reaches_members(value: Value, group: Group) -> bool:
     return False
 
 
-def loop_order(atoms: list[Atom], values: Iterable[Value]) -> list[Atom]:
-    """Variables from outer to inner as they lie in the largest thing that is read."""
-    best: Affine | None = None
-    score = (0, 0)
-    for value in values:
-        body = value.body
-        if isinstance(body, Read) and body.address.is_linear:
-            mine = (len(body.address.terms), sh.count(body.node.shape))
-            if mine > score:
-                best, score = body.address, mine
-    if best is None:
-        return atoms
-    step = dict(best.terms)
-    absent = [t for t in atoms if t not in step]
-    return absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
+def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> list[Atom]:
+    """Variables from outer to inner: as the result lies in memory (`row_major`), else as the
+    largest thing that is read; innermost what most accesses have unit stride along."""
+    reads = [v.body for v in values if isinstance(v.body, Read)]
+    order = atoms
+    linear = [r for r in reads if r.address.is_linear]
+    if linear and not row_major:
+        best = max(linear, key=lambda r: (len(r.address.terms), sh.count(r.node.shape)))
+        step = dict(best.address.terms)
+        absent = [t for t in atoms if t not in step]
+        order = absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
+    if len(order) < 2:
+        return order
+    score = dict.fromkeys(order, 0.0)
+    for read in reads:
+        for atom, k in read.address.terms:
+            if atom in score:
+                score[atom] += 1 if k == 1 else -1
+    if row_major:
+        for atom in order:
+            score[atom] += 1.5 if atom is order[-1] else -1.5
+    last = max(order, key=lambda t: score[t])
+    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+        return [t for t in order if t is not last] + [last]
+    return order
 
 
 def _radices(index: Index, order: Sequence[Atom], values: Iterable[Value]) -> dict[Atom, list[int]]:

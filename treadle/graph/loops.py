@@ -137,7 +137,7 @@ class _Rows:
             self.stage[v] = max([self.stage[a] for a in v.args], default=0) + own
         passes = self._passes()
         self.bound = name_values(self.order, [*rows, *self.cols])
-        ends = [r.value for r in self.roots if not r.value.mask & self.mask]
+        ends = [r.value for r in self.roots if not r.mask & self.mask]
         if len(ends) > 1:
             # All that is read is read before anything is written: an output may lie on an input.
             self.bound.update(v for v in ends if v.body is not None)
@@ -151,7 +151,7 @@ class _Rows:
             if k in passes:
                 self._pass(k, passes[k], scratch)
         for root in self.roots:
-            if not root.value.mask & self.mask:
+            if not root.mask & self.mask:
                 store(nest, root)
 
     def _passes(self) -> dict[int, list[Value]]:
@@ -161,7 +161,7 @@ class _Rows:
             if v.kind == "reduce":
                 targets.setdefault(self.stage[v] - 1, []).append(v.args[0])
         for root in self.roots:
-            if root.value.mask & self.mask:
+            if root.mask & self.mask:
                 targets.setdefault(self.stage[root.value], []).append(root.value)
         return {k: self._inside(t) for k, t in sorted(targets.items())}
 
@@ -207,7 +207,7 @@ class _Rows:
             start = neutral(v.node)
             nest.inner.append(Alloc(name, start.dtype, Const(1), "register"))
             nest.inner.append(Store(name, Const(0), start))
-        outs = [r for r in self.roots if r.value.mask & self.mask and self.stage[r.value] == k]
+        outs = [r for r in self.roots if r.mask & self.mask and self.stage[r.value] == k]
         kept = {v for v, at in scratch.items() if at < k}
         position = self._open_columns()
         for v in self._order_in_pass(values, sums, outs, kept):

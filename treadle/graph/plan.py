@@ -14,7 +14,7 @@ from treadle.base.dtype import DType
 from treadle.base.shape import Shape
 from treadle.base.site import Site, describe
 from treadle.ir.contraction import Contraction
-from treadle.ir.loop import Kernel
+from treadle.ir.loop import Kernel, Param
 from treadle.ir.node import Node
 
 Place = tuple[int, int]
@@ -25,7 +25,7 @@ Place = tuple[int, int]
 class Launch:
     """One run of a kernel.
 
-    `buffers` are in the order of the kernel's parameters. `tasks` is the extent of the outermost
+    `buffers` are in the order of `params`. `tasks` is the extent of the outermost
     parallel loop: 1 where there is none, 0 for a contraction, whose generator decides. `flop` and
     `bytes` are what the launch computes and moves at least. Fault code `c` of the kernel means
     `faults[c - 1]`: a message, and the line that asked for the check.
@@ -40,6 +40,12 @@ class Launch:
     flop: int = 0
     bytes: int = 0
     faults: tuple[tuple[str, Site | None], ...] = ()
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The kernel's parameters; a contraction's workspace is for the runtime to place."""
+        params = self.kernel.params
+        return params[:-1] if isinstance(self.kernel, Contraction) else params
 
 
 @dataclass(slots=True, eq=False)
@@ -120,8 +126,7 @@ def _show_step(plan: Plan, step: Launch | HostCall) -> str:
         return f"{place_name(plan, step.output[0])} = host {step.label}({inputs})"
     reads: list[str] = []
     writes: list[str] = []
-    # A contraction has a last parameter that no plan names: the workspace of its schedule.
-    for param, place in zip(step.kernel.params, step.buffers, strict=False):
+    for param, place in zip(step.params, step.buffers, strict=True):
         text = f"{place_name(plan, place)}:{param.dtype.name}"
         if param.mode != "in":
             writes.append(text)

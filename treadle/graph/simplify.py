@@ -12,7 +12,7 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
-from treadle.ops.pointwise import ADD, CAST, DIV, GT, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
+from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
 from treadle.ops.view import (
@@ -36,30 +36,6 @@ Rule = Callable[[Node], Node | None]
 def simplify(outputs: Sequence[Node]) -> list[Node]:
     """The same outputs from fewer nodes."""
     return rewrite(outputs, simpler)
-
-
-def share_masks(outputs: Sequence[Node]) -> list[Node]:
-    """Asks `relu(x) > 0` instead of `x > 0` wherever relu(x) is there: then x need not be kept."""
-    rectified: dict[Node, Node] = {}
-    for node in topological(outputs):
-        if node.op is WHERE:
-            c, a, b = node.inputs
-            if c.op is GT and c.inputs[0] is a and is_number(b, 0) and is_number(c.inputs[1], 0):
-                rectified[c] = node
-    if not rectified:
-        return list(outputs)
-    new: dict[Node, Node] = {}
-    for node in topological(outputs):
-        inputs = tuple(
-            [
-                make(GT, (new[rectified[i]], i.inputs[1]))
-                if i in rectified and rectified[i] in new and rectified[i] is not node
-                else new[i]
-                for i in node.inputs
-            ]
-        )
-        new[node] = node.with_inputs(inputs) if inputs else node
-    return [new[o] for o in outputs]
 
 
 def rewrite(outputs: Sequence[Node], rule: Rule) -> list[Node]:

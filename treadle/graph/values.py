@@ -28,6 +28,11 @@ class Root:
     value: Value
     address: Affine
 
+    @property
+    def mask(self) -> int:
+        """The variables of the value or of its address."""
+        return self.value.mask | self.address.mask
+
 
 def roots_of(
     group: Group, stored: Iterable[Node], strides: Mapping[Node, tuple[int, ...]]
@@ -119,7 +124,10 @@ def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
     reduced = 0
     for atom in group.cols:
         reduced |= atom.mask
-    piece = group.chunk.piece.mask if group.chunk is not None else 0
+    # A reduction is done inside of all loops over rows, whether it depends on them or not.
+    rows = 0
+    for atom in group.rows:
+        rows |= atom.mask
     everything: list[Affine] = []
     for v in order:
         mask = 0
@@ -127,7 +135,7 @@ def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
             mask |= a.mask
             a.uses += 1
         if v.kind == "reduce":
-            v.mask = mask & ~reduced | piece
+            v.mask = mask & ~reduced | rows
             continue
         mine: list[Affine] = []
         affines_in(v.body, mine)

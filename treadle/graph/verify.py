@@ -32,7 +32,7 @@ def verify_plan(plan: Plan) -> None:
         else:
             places = list(step.buffers)
             _verify_launch(i, step)
-            params = zip(step.kernel.params, step.buffers, strict=True)
+            params = zip(step.params, step.buffers, strict=True)
             written |= {place[0] for param, place in params if param.mode != "in"}
         for slot, offset in places:
             if not 0 <= slot <= plan.arena_slot or offset < 0:
@@ -48,7 +48,7 @@ def _verify_launch(i: int, step: Launch) -> None:
     kernel = step.kernel
     if len(step.sizes) != kernel.sizes:
         raise VerifyError(f"step {i} has {len(step.sizes)} sizes for {kernel.sizes}")
-    if len(step.buffers) != len(kernel.params):
-        raise VerifyError(f"step {i} has {len(step.buffers)} buffers for {len(kernel.params)}")
+    if len(step.buffers) != len(step.params):
+        raise VerifyError(f"step {i} has {len(step.buffers)} buffers for {len(step.params)}")
     if isinstance(kernel, Kernel) and step.tasks < 1:
         raise VerifyError(f"step {i} has no task")

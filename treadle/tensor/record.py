@@ -421,6 +421,56 @@ def rebind(t: Any, value: Any) -> None:
     trace.handles.append(ref(t))
 
 
+def update(
+    body: Callable[..., Any],
+    tensors: Sequence[Any],
+    numbers: tuple[float, ...],
+    dtype: DType,
+    attrs: tuple[Any, ...],
+    targets: Sequence[Any],
+) -> None:
+    """`rebind` of each target to its result of `block(body, (*tensors, *numbers), attrs)`, all as
+    one transition.
+
+    The targets are among the tensors, and leaves or constants. The numbers reach the body as
+    scalars of `dtype` that are inputs of the plan: others compile nothing.
+    """
+    recorder = _LOCAL.recorder
+    trace = recorder.trace
+    positions = tuple(
+        [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in tensors]
+    )
+    key = (body, attrs, positions, len(numbers), dtype, "update")
+    start = trace.state
+    table = start.next if recorder.grad else start.next_constant
+    found = table.get(key)
+    if found is None:
+        scalars = [scalar(value, dtype) for value in numbers]
+        known = len(trace.leaves)
+        for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
+            rebind(t, value)
+        if recorder.trace is trace:
+            states = trace.state.path()
+            result = tuple([states[t._pos] for t in targets])
+            table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
+        return
+    trace.state = found.end
+    trace.leaves.extend(numbers)
+    trace.leaves.extend(found.scalars)
+    handles = trace.handles
+    for t, state in zip(targets, found.result, strict=True):
+        if t._needs == LEAF:
+            trace.leaf_handles[state.pos] = t
+        else:
+            t._needs = state.needs
+        t._trace = trace
+        t._pos = state.pos
+        t._node = state.node
+        t._buffer = None
+        t._version += 1
+        handles.append(ref(t))
+
+
 def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
