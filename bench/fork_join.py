@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from treadle.runtime.buffer import empty
-from treadle.runtime.driver import load_ir
+from treadle.codegen.compile import native
 from treadle.runtime.pool import get_num_threads, set_num_threads
 from treadle.runtime.program import Launch, Program
 
@@ -122,7 +122,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         set_num_threads(int(sys.argv[1]))
     print(f"{get_num_threads()} threads")
-    kernels = load_ir(KERNELS, ("nothing", "busy"))
+    kernels = native(KERNELS)
     python_costs(kernels["nothing"])
     fork_join(kernels["nothing"])
     waking(kernels["busy"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from treadle.runtime.driver import load_ir
+from treadle.codegen.compile import native
 
 _SIGNATURE = "(ptr %slots, ptr %params, ptr %scratch, i64 %begin, i64 %end)"
 
@@ -147,4 +147,4 @@ bad:
 @functools.cache
 def kernels() -> dict[str, int]:
     """Addresses of the kernels by name."""
-    return load_ir(_SOURCE, ("affine", "faulty", "slow", "private"))
+    return native(_SOURCE)

@@ -177,7 +177,7 @@ def test_every_stage_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "kernel:" in texts[".s"]
     loops, made = compile.stages(doubling())
     assert loops == texts[".loops"]
-    assert 'alloca i64' in made.rendered and 'alloca i64' not in made.optimised
+    assert "alloca i64" in made.rendered and "alloca i64" not in made.optimised
 
 
 def test_native_code_from_text() -> None:

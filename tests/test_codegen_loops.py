@@ -104,6 +104,20 @@ def test_row_sums_do_not_depend_on_the_cut(target: Target, n: int) -> None:
     np.testing.assert_allclose(whole, x.astype(np.float64).sum(1), rtol=1e-4, atol=1e-5)
 
 
+def test_a_sum_straight_into_memory(target: Target) -> None:
+    """The destination is an element of the output, at an index computed for it."""
+    place = Binary("sub", Binary("sub", Size(0), Const(1)), Var("t"))
+    x = Load("x", add(mul(Var("t"), Size(1)), Var("i")), F32)
+    inner = For("i", Size(1), Accumulate("y", place, "add", mul(x, x)), "vector")
+    params = (Param("x", F32), Param("y", F32, "inout"))
+    address = compiled(kernel(For("t", Size(0), inner, "parallel"), *params), target)
+    for n in LENGTHS:
+        data = np.arange(3 * n, dtype=np.float32).reshape(3, n) % 7
+        y = np.ones(3, dtype=np.float32)
+        call(address, [data, y], [3, n], 0, 3)
+        np.testing.assert_array_equal(y, 1 + (data * data).sum(1)[::-1])
+
+
 @pytest.mark.parametrize("n", [5, 40])
 @pytest.mark.parametrize(("op", "reference"), [("max", np.max), ("min", np.min)])
 def test_extremes_keep_nan(target: Target, n: int, op: str, reference: object) -> None:
@@ -226,7 +240,9 @@ def test_a_gather_reports_bad_indices_and_goes_on(target: Target) -> None:
 
 def test_a_scatter_that_adds_up_in_order(target: Target) -> None:
     index = Load("where", Var("i"), dt.int32)
-    body = For("i", Size(0), Accumulate("y", Cast(index, dt.int64), "add", operand(0, F32)), "vector")
+    body = For(
+        "i", Size(0), Accumulate("y", Cast(index, dt.int64), "add", operand(0, F32)), "vector"
+    )
     params = (Param("x0", F32), Param("where", dt.int32), Param("y", F32, "inout"))
     address = compiled(kernel(body, *params, sizes=1), target)
     rng = np.random.default_rng(2)
@@ -326,7 +342,9 @@ def test_halves_are_read_exactly(target: Target, half: DType) -> None:
     every = np.arange(65536, dtype=np.uint16).view(half.numpy)
     got, want = convert(every, half, F32, target), every.astype(np.float32)
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(np.signbit(got)[~np.isnan(want)], np.signbit(want)[~np.isnan(want)])
+    np.testing.assert_array_equal(
+        np.signbit(got)[~np.isnan(want)], np.signbit(want)[~np.isnan(want)]
+    )
 
 
 @pytest.mark.parametrize("half", [dt.float16, dt.bfloat16])
@@ -343,7 +361,9 @@ def test_halves_are_rounded_to_even(target: Target, half: DType) -> None:
     assert np.isnan(got[~finite].astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("to", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.bfloat16, dt.float64])
+@pytest.mark.parametrize(
+    "to", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.bfloat16, dt.float64]
+)
 @pytest.mark.parametrize("source", [*INTEGERS, dt.uint32, dt.bool_, dt.float16, dt.float64, F32])
 def test_casts(target: Target, source: DType, to: DType) -> None:
     x = np.array([0, 1, 2, 3, 100, 127], dtype=np.float64)

@@ -11,8 +11,20 @@ from treadle.base.settings import settings
 from treadle.codegen import jit, target
 from treadle.codegen.compile import image_of, stages
 from treadle.codegen.image import link
-from treadle.ir.loop import Binary, Block, Call, Const, For, Kernel, Load, Param, Size, Store, Unary
-from treadle.ir.loop import Var
+from treadle.ir.loop import (
+    Binary,
+    Block,
+    Call,
+    Const,
+    For,
+    Kernel,
+    Load,
+    Param,
+    Size,
+    Store,
+    Unary,
+    Var,
+)
 
 
 def test_the_host_is_one_of_the_offered() -> None:

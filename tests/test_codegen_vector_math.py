@@ -134,9 +134,7 @@ def test_functions_of_two_numbers(
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", [dt.float32, dt.float64])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_bits_do_not_depend_on_the_place_in_the_loop(
-    name: str, dtype: DType, target: str
-) -> None:
+def test_bits_do_not_depend_on_the_place_in_the_loop(name: str, dtype: DType, target: str) -> None:
     x = np.random.default_rng(3).standard_normal(101).astype(dtype.numpy) * 30
     x[::10] = 1e30
     whole = apply(name, dtype, x, target=BY_NAME[target])

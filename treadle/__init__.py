@@ -41,6 +41,7 @@ _FUNCTIONS = {
     "save": "treadle.io", "load": "treadle.io",
     "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",
     "memory_stats": "treadle.runtime.buffer", "empty_cache": "treadle.runtime.buffer",
+    "profile": "treadle.runtime.profile",
 }  # fmt: skip
 
 

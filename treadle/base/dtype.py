@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from treadle.base.lazy import LazyModule
@@ -69,6 +70,7 @@ def from_name(name: str) -> DType:
     return _BY_NAME[name]
 
 
+@cache
 def from_numpy(dtype: Any) -> DType:
     """The type with the layout of a NumPy dtype; raises `TypeError` where there is none."""
     found = _BY_NAME.get(_numpy.dtype(dtype).name)

@@ -1,1 +1,1 @@
-""""""
+"""Machine code: loop nests and contractions to object code, and the loop interpreter."""

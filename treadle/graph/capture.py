@@ -40,10 +40,15 @@ class Handle(Protocol):
     _buffer: Any
 
 
+_births = itertools.count()
+
+
 class State:
     """A prefix of traces: the value that it ends in, and where it may go on."""
 
-    __slots__ = ("inputs", "needs", "next", "next_constant", "node", "parent", "plans", "pos")
+    __slots__ = (
+        "born", "inputs", "needs", "next", "next_constant", "node", "parent", "plans", "pos",
+    )  # fmt: skip
 
     def __init__(
         self, parent: State | None, node: Node | None, inputs: tuple[int, ...], needs: int
@@ -53,6 +58,8 @@ class State:
         self.inputs = inputs
         self.needs = needs
         self.pos: int = parent.pos + 1 if parent else -1
+        # When it was first recorded: tells what is new in a trace, and so why its plan is.
+        self.born = next(_births)
         # One table for each grad mode: under no_grad the same operation gives a constant.
         self.next: dict[Any, Any] = {}
         self.next_constant: dict[Any, Any] = {}
@@ -125,6 +132,7 @@ class Trace:
         "leaf_handles",
         "leaves",
         "origins",
+        "started",
         "saved",
         "serial",
         "sources",
@@ -147,6 +155,7 @@ class Trace:
         self.done = False
         self.error: BaseException | None = None
         self.serial = next(_serial)
+        self.started = next(_births)
 
     # --- appending ---------------------------------------------------------------------------
 
@@ -226,6 +235,7 @@ class Trace:
         state = self.buffer(t._buffer, t._node.shape, t._node.dtype, min(t._needs, LEAF))
         if t._needs == DERIVED and t._trace is not None:
             self.origins[state.pos] = (t._trace, t._pos)
+            self.handles.append(ref(t))
         elif t._needs == LEAF:
             self.leaf_handles[state.pos] = t
         t._trace = self

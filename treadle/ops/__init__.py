@@ -1,6 +1,17 @@
 """The op table: importing this room fills `TABLE` with every primitive."""
 
-from treadle.ops import contract, gather, pointwise, reduce, source, view
+from treadle.ops import (
+    contract,
+    gather,
+    lapack,
+    order,
+    pointwise,
+    reduce,
+    scan,
+    source,
+    special,
+    view,
+)  # fmt: skip
 from treadle.ops.table import INPUT, TABLE, Op, input_node, make
 
 __all__ = [
@@ -10,9 +21,13 @@ __all__ = [
     "contract",
     "gather",
     "input_node",
+    "lapack",
     "make",
+    "order",
     "pointwise",
     "reduce",
+    "scan",
     "source",
+    "special",
     "view",
 ]

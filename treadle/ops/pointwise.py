@@ -15,7 +15,7 @@ from treadle.base.shape import Shape
 from treadle.ir.loop import Binary, Cast, Const, Expr, Intrinsic, Select, Unary
 from treadle.ir.node import Node
 from treadle.ops.reduce import sum_to
-from treadle.ops.source import constant
+from treadle.ops.source import constant, full
 from treadle.ops.table import (
     NO_GRADIENT,
     Arg,
@@ -34,6 +34,8 @@ np = LazyModule("numpy")
 _special = LazyModule("scipy.special")
 
 Rule = Callable[[Node, Node], Node | None]
+One = Callable[[Node], Node]
+Two = Callable[[Node, Node], Node]
 
 
 def operand(node: Node, i: int, index: Index, read: Read) -> Expr:
@@ -89,13 +91,18 @@ def _x(node: Node) -> Node:
     return node.inputs[0]
 
 
+def _flat(node: Node, g: Node) -> Node:
+    """The gradient of steps: zeros, as PyTorch has it, rather than none."""
+    return full(node.shape, 0, node.dtype)
+
+
 _all = (dt.float32, dt.float64, dt.int32, dt.int64)
 
 NEG: Final = _unary("neg", "-x", lambda x: -x, lambda n, g: neg(g), floating=False, dtypes=_all)
 ABS: Final = _unary(
     "abs", "|x|", lambda x: np.abs(x), lambda n, g: mul(g, sign(_x(n))), floating=False, dtypes=_all
 )
-SIGN: Final = _unary("sign", "-1, 0 or 1", lambda x: np.sign(x), None, floating=False, dtypes=_all)
+SIGN: Final = _unary("sign", "-1, 0 or 1", lambda x: np.sign(x), _flat, floating=False, dtypes=_all)
 NOT: Final = _unary(
     "not", "logical (bool) or bitwise (integer) complement", lambda x: ~x, None,
     floating=False, dtypes=(dt.bool_, dt.int32),
@@ -154,10 +161,10 @@ ERF: Final = _unary(
 RECIPROCAL: Final = _unary(
     "reciprocal", "1 / x", lambda x: 1 / x, lambda n, g: neg(mul(g, mul(n, n))), low=0.3, cost=4
 )
-FLOOR: Final = _unary("floor", "largest integer not above x", lambda x: np.floor(x), None)
-CEIL: Final = _unary("ceil", "smallest integer not below x", lambda x: np.ceil(x), None)
-ROUND: Final = _unary("round", "nearest integer, ties to even", lambda x: np.round(x), None)
-TRUNC: Final = _unary("trunc", "integer part", lambda x: np.trunc(x), None)
+FLOOR: Final = _unary("floor", "largest integer not above x", lambda x: np.floor(x), _flat)
+CEIL: Final = _unary("ceil", "smallest integer not below x", lambda x: np.ceil(x), _flat)
+ROUND: Final = _unary("round", "nearest integer, ties to even", lambda x: np.round(x), _flat)
+TRUNC: Final = _unary("trunc", "integer part", lambda x: np.trunc(x), _flat)
 ISNAN: Final = _unary(
     "isnan", "whether x is not a number", lambda x: np.isnan(x), None, result=dt.bool_
 )
@@ -235,7 +242,7 @@ DIV: Final = _binary(
     dtypes=_floats, low=0.5, cost=4, floating=True,
 )  # fmt: skip
 FLOORDIV: Final = _binary(
-    "floordiv", "floor(a / b)", lambda a, b: np.floor_divide(a, b), None, low=1.0, cost=8
+    "floordiv", "floor(a / b)", lambda a, b: np.floor_divide(a, b), (_flat, _flat), low=1.0, cost=8
 )
 MOD: Final = _binary(
     "mod", "a - b * floor(a / b), with the sign of b", lambda a, b: np.mod(a, b),
@@ -434,26 +441,43 @@ def like(value: float, node: Node) -> Node:
     return constant(value, node.dtype)
 
 
-def _constructor1(op: Op) -> Callable[[Node], Node]:
+def _constructor1(op: Op) -> One:
     def build(x: Node) -> Node:
         return make(op, (x,))
 
     return build
 
 
-def _constructor2(op: Op) -> Callable[[Node, Node], Node]:
+def _constructor2(op: Op) -> Two:
     def build(a: Node, b: Node) -> Node:
         return make(op, (a, b))
 
     return build
 
 
-neg, sign, exp, log = map(_constructor1, (NEG, SIGN, EXP, LOG))
-sin, cos, trunc, bit_not = map(_constructor1, (SIN, COS, TRUNC, NOT))
-add, sub, mul, div = map(_constructor2, (ADD, SUB, MUL, DIV))
-power, floordiv, maximum, minimum = map(_constructor2, (POW, FLOORDIV, MAX, MIN))
-eq, lt, le, gt, ge = map(_constructor2, (EQ, LT, LE, GT, GE))
-both, either = map(_constructor2, (AND, OR))
+neg: One = _constructor1(NEG)
+sign: One = _constructor1(SIGN)
+exp: One = _constructor1(EXP)
+log: One = _constructor1(LOG)
+sin: One = _constructor1(SIN)
+cos: One = _constructor1(COS)
+trunc: One = _constructor1(TRUNC)
+bit_not: One = _constructor1(NOT)
+add: Two = _constructor2(ADD)
+sub: Two = _constructor2(SUB)
+mul: Two = _constructor2(MUL)
+div: Two = _constructor2(DIV)
+power: Two = _constructor2(POW)
+floordiv: Two = _constructor2(FLOORDIV)
+maximum: Two = _constructor2(MAX)
+minimum: Two = _constructor2(MIN)
+eq: Two = _constructor2(EQ)
+lt: Two = _constructor2(LT)
+le: Two = _constructor2(LE)
+gt: Two = _constructor2(GT)
+ge: Two = _constructor2(GE)
+both: Two = _constructor2(AND)
+either: Two = _constructor2(OR)
 
 
 def where(condition: Node, a: Node, b: Node) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from treadle.ops.table import (
     Sample,
     make,
     no_lowering,
+    not_differentiable,
     per_input,
 )
 
@@ -67,8 +69,17 @@ def _sum_gradient(node: Node, g: Node) -> Node:
 
 
 def _prod_gradient(node: Node, g: Node) -> Node:
+    """The product of the others: where one element is 0, only that one has a gradient."""
     x = node.inputs[0]
-    return _op("div", _op("mul", view.expand(_op("mul", g, node), x.shape), _one(x)), x)
+    axes = node.attrs[0]
+    nothing = _op("eq", x, _zero(x))
+    safe = make(TABLE["where"], (nothing, _one(x), x))
+    zeros = make(SUM, (make(TABLE["cast"], (nothing,), (dt.int64,)),), (axes,))
+    product = make(PROD, (safe,), (axes,))
+    others = _op("mul", g, _op("div", product, safe))
+    alone = make(TABLE["where"], (nothing, _op("mul", g, product), _zero(x)))
+    some = make(TABLE["where"], (_op("eq", zeros, source.constant(1, dt.int64)), alone, _zero(x)))
+    return make(TABLE["where"], (_op("eq", zeros, source.constant(0, dt.int64)), others, some))
 
 
 def _ties_gradient(node: Node, g: Node) -> Node:
@@ -82,30 +93,35 @@ def _ties_gradient(node: Node, g: Node) -> Node:
 def _first_gradient(node: Node, g: Node) -> Node:
     """All of it to the first extremum in row-major order, as PyTorch's max(dim) does."""
     x = node.inputs[0]
-    position = _position(x.shape, node.attrs[0])
+    extent = math.prod(x.shape[a] for a in node.attrs[0])
+    position = _position(x.shape, node.attrs[0], dt.int32 if extent < 2**31 else dt.int64)
     hit = _op("eq", x, node)
-    last = source.constant(2**62, dt.int64)
+    last = source.constant(extent, position.dtype)
     first = make(MIN_REDUCE, (make(TABLE["where"], (hit, position, last)),), (node.attrs[0],))
     chosen = _op("eq", position, first)
     return make(TABLE["where"], (chosen, g, source.constant(0, x.dtype)))
 
 
-def _position(shape: Shape, axes: tuple[int, ...]) -> Node:
+def _position(shape: Shape, axes: tuple[int, ...], dtype: DType) -> Node:
     """The row-major position within the reduced axes."""
     total: Node | None = None
     step = 1
     for axis in reversed(axes):
-        part = source.iota(shape, axis)
+        part = source.iota(shape, axis, dtype)
         if step > 1:
-            part = _op("mul", part, source.constant(step, dt.int64))
+            part = _op("mul", part, source.constant(step, dtype))
         total = part if total is None else _op("add", part, total)
         step *= shape[axis]
-    return source.iota(shape, 0) if total is None else total
+    return source.iota(shape, 0, dtype) if total is None else total
 
 
 def _op(name: str, a: Node, b: Node) -> Node:
     # Looked up by name: the element-wise room stands on this one for its own gradients.
     return make(TABLE[name], (a, b))
+
+
+def _zero(x: Node) -> Node:
+    return source.constant(0, x.dtype)
 
 
 def _one(x: Node) -> Node:
@@ -146,21 +162,21 @@ ALL: Final = _reduce(
 )  # fmt: skip
 
 
-def initial(op: Op, dtype: DType) -> Any:
+def initial(combine: str, dtype: DType) -> Any:
     """The neutral element of a reduction in a dtype."""
-    if op.combine == "add":
+    if combine == "add":
         return 0
-    if op.combine == "mul":
+    if combine == "mul":
         return 1
-    if op.combine in ("and", "or"):
-        return op.combine == "and"
+    if combine in ("and", "or"):
+        return combine == "and"
     if dtype.is_floating_point:
-        return float("-inf") if op.combine == "max" else float("inf")
+        return float("-inf") if combine == "max" else float("inf")
     if dtype is dt.bool_:
-        return op.combine == "min"
+        return combine == "min"
     low = 0 if dtype.kind == "u" else -(2 ** (dtype.bits - 1))
     high = 2 ** (dtype.bits - (dtype.kind != "u")) - 1
-    return low if op.combine == "max" else high
+    return low if combine == "max" else high
 
 
 def total(x: Node, axes: tuple[int, ...]) -> Node:
@@ -177,3 +193,44 @@ def sum_to(x: Node, shape: Shape) -> Node:
         i + extra for i, n in enumerate(shape) if n == 1 and x.shape[i + extra] != 1
     )
     return view.reshape(total(x, axes), shape)
+
+
+def _partial_infer(
+    x: Any, axes: tuple[int, ...], combine: str, axis: int, chunk: int
+) -> tuple[Shape, DType]:
+    pieces = -(-x.shape[axis] // chunk)
+    return tuple(
+        pieces if i == axis else 1 if i in axes else n for i, n in enumerate(x.shape)
+    ), x.dtype
+
+
+def _partial_ref(x: Any, axes: tuple[int, ...], combine: str, axis: int, chunk: int) -> Any:
+    ufunc = {
+        "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+        "or": np.logical_or, "and": np.logical_and,
+    }[combine]  # fmt: skip
+    n = x.shape[axis]
+    pieces = [
+        ufunc.reduce(
+            np.take(x, range(at, min(at + chunk, x.shape[axis])), axis), axes, keepdims=True
+        )
+        for at in range(0, n, chunk)
+    ]
+    return np.concatenate(pieces, axis).astype(x.dtype, copy=False)
+
+
+PARTIAL: Final = Op(
+    name="partial", kind="reduce", attr_names=("axes", "combine", "axis", "chunk"),
+    infer=_partial_infer, vjp=not_differentiable, lower=no_lowering, ref=_partial_ref,
+    samples=(
+        Sample((Arg((7, 5)),), ((0,), "add", 0, 3)),
+        Sample((Arg((2, 9)),), ((0, 1), "max", 1, 4)),
+    ),
+    doc="a reduction by pieces of `chunk` along one of its axes: what the planner splits long "
+    "reductions into, so that pieces run in parallel and the partition never changes",
+)  # fmt: skip
+
+
+def combine_of(node: Node) -> str:
+    """The `Accumulate` operator of a reduction."""
+    return str(node.op.combine or node.attrs[1])

@@ -11,6 +11,7 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import Shape
 from treadle.ir.loop import Binary, Cast, Const, Expr, Intrinsic
 from treadle.ir.node import Node
+from treadle.ir.philox import philox
 from treadle.ops.table import NO_GRADIENT, Arg, Index, Op, Read, Sample, integer, make
 
 np = LazyModule("numpy")
@@ -65,37 +66,8 @@ def _bits_lower(node: Node, index: Index, read: Read) -> Expr:
     return Intrinsic("philox", (read(0, ()), counter), dt.uint32)
 
 
-_ROUND_MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS: Final = (0x9E3779B9, 0xBB67AE85)
-
-
-def philox(key: int, counter: Any) -> Any:
-    """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-
-    Word `counter % 4` of block `counter // 4` under the 64-bit `key`, as uint32; `counter` is an
-    array of uint64.
-    """
-    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
-    counter = np.asarray(counter, np.uint64)
-    block = counter >> np.uint64(2)
-    c = [block & mask, block >> shift, np.zeros_like(block), np.zeros_like(block)]
-    k = [key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF]
-    for _ in range(10):
-        p0 = np.uint64(_ROUND_MULTIPLIERS[0]) * c[0]
-        p1 = np.uint64(_ROUND_MULTIPLIERS[1]) * c[2]
-        c = [
-            (p1 >> shift) ^ c[1] ^ np.uint64(k[0]),
-            p1 & mask,
-            (p0 >> shift) ^ c[3] ^ np.uint64(k[1]),
-            p0 & mask,
-        ]
-        k = [(a + b) & 0xFFFFFFFF for a, b in zip(k, _KEY_STEPS, strict=True)]
-    return np.choose((counter & np.uint64(3)).astype(np.int64), c).astype(np.uint32)
-
-
 def _bits_ref(key: Any, shape: Shape) -> Any:
-    counter = np.arange(sh.count(shape), dtype=np.uint64)
-    return philox(int(key) & 0xFFFFFFFFFFFFFFFF, counter).reshape(shape)
+    return philox(key, np.arange(sh.count(shape), dtype=np.int64)).reshape(shape)
 
 
 RANDOM_BITS: Final = Op(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from treadle.base.lazy import LazyModule
-from treadle.codegen.driver import ENTRIES, driver_ir
-
-_llvm = LazyModule("llvmlite.binding")
+from treadle.codegen.compile import native
+from treadle.codegen.driver import driver_ir
 
 
 class Driver:
@@ -35,21 +33,8 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """The driver for this processor, compiled once per process."""
-    return Driver(load_ir(driver_ir(platform.machine()), ENTRIES))
-
-
-def load_ir(source: str, names: Sequence[str]) -> dict[str, int]:
-    """Compiles a module of LLVM IR for this processor; returns the addresses of its functions."""
-    _llvm.initialize_native_target()
-    _llvm.initialize_native_asmprinter()
-    module = _llvm.parse_assembly(source)
-    machine = _llvm.Target.from_default_triple().create_target_machine(opt=2)
-    engine = _llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    # Workers may still run this code while the interpreter shuts down: never unload it.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-    return {name: engine.get_function_address(name) for name in names}
+    """The driver for this processor: compiled once, ever, as kernels are."""
+    return Driver(native(driver_ir(platform.machine())))
 
 
 def _function(address: int, result: Any, *arguments: Any) -> Any:

@@ -1,33 +1,244 @@
-"""placeholder: reference engine"""
+"""Binding a plan to machine code, and running it: the last hop from a trace to memory."""
 
 from __future__ import annotations
 
-import numpy as np
+import ctypes
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
 
-from treadle.ops.reference import evaluate
+from treadle.base import dtype as dt
+from treadle.base.dtype import DType
+from treadle.base.errors import IndexBoundsError
+from treadle.base.lazy import LazyModule
+from treadle.base.shape import count
+from treadle.base.site import describe
+from treadle.codegen.compile import bind
+from treadle.codegen.contract import schedule
+from treadle.codegen.scratch import scratch_bytes
+from treadle.codegen.target import host
+from treadle.graph.build import build, structural_key
+from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.ir.contraction import Contraction
+from treadle.ir.node import Node
+from treadle.runtime import program
+from treadle.runtime.profile import Profile, active
+from treadle.runtime.program import Program
 from treadle.runtime.buffer import Buffer, empty
 
+np = LazyModule("numpy")
 
-class Reference:
-    def __init__(self, outputs, inputs, donated):
-        self.outputs, self.inputs = outputs, inputs
+_CELL: Final = 8
+_FORMATS: Final = {
+    dt.bool_: "?7x", dt.uint8: "B7x", dt.int8: "b7x", dt.int16: "h6x", dt.int32: "i4x",
+    dt.int64: "q", dt.float16: "e6x", dt.float32: "f4x", dt.float64: "d", dt.bfloat16: "H6x",
+}  # fmt: skip
 
-    def run(self, leaves):
-        feeds = {}
-        for n, v in zip(self.inputs, leaves, strict=True):
-            feeds[n] = (
-                v.view(n.dtype, n.shape) if isinstance(v, Buffer) else np.array(v, n.dtype.numpy)
+
+class Bound:
+    """A plan with the addresses of its kernels, ready to run on any inputs of its types.
+
+    Args:
+        plan: what to run.
+        inputs: the input nodes, in the order of the plan's input slots.
+        numbers: which inputs are Python numbers, given by value.
+    """
+
+    def __init__(self, plan: Plan, inputs: Sequence[Node], numbers: Sequence[int]) -> None:
+        self.plan = plan
+        self._numbers = tuple(numbers)
+        dtypes = [inputs[i].dtype for i in numbers]
+        self._halves = [k for k, d in enumerate(dtypes) if d is dt.bfloat16]
+        cells = struct.Struct("<" + "".join(_FORMATS[d] for d in dtypes))
+        self._cells = ctypes.create_string_buffer(max(cells.size, 1) + 64)
+        base = ctypes.addressof(self._cells)
+        self._offset = -base % 64
+        self._pack = cells.pack_into
+        self._cell_of = {i: base + self._offset + _CELL * k for k, i in enumerate(numbers)}
+        self._steps = _segments(plan)
+        workspace = max((s[2] for s in self._steps if isinstance(s, tuple)), default=0)
+        self._arena = _aligned(plan.arena_bytes) + workspace
+        self._fixed = [
+            (i, o.nbytes) for i, o in enumerate(plan.outputs) if o.source is None and o.donated is None
+        ]  # fmt: skip
+        self._others = [
+            (i, o) for i, o in enumerate(plan.outputs) if o.source is not None or o.donated is not None
+        ]  # fmt: skip
+
+    def run(self, leaves: Sequence[Any]) -> list[Buffer]:
+        """The buffers of the outputs.
+
+        Args:
+            leaves: a buffer, or a Python number, for each input.
+
+        Raises:
+            IndexBoundsError: a check failed; the message names the user's line.
+        """
+        cells = self._cell_of
+        if self._numbers:
+            values = [leaves[i] for i in self._numbers]
+            for k in self._halves:
+                values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
+            self._pack(self._cells, self._offset, *values)
+        addresses = [cells[i] if i in cells else leaf.address for i, leaf in enumerate(leaves)]
+        outputs: list[Any] = [None] * len(self.plan.outputs)
+        for i, nbytes in self._fixed:
+            outputs[i] = empty(nbytes)
+        for i, out in self._others:
+            outputs[i] = self._shared(out, leaves, outputs)
+        addresses += [buffer.address for buffer in outputs]
+        arena = empty(self._arena)
+        addresses.append(arena.address)
+        for step in self._steps:
+            if isinstance(step, HostCall):
+                _call_host(step, addresses)
+            else:
+                profile = active()
+                if profile is None:
+                    result = step[1].run(addresses)
+                else:
+                    result = _run_timed(profile, step, addresses)
+                if result:
+                    self._raise(step[0], result)
+        return outputs
+
+    def _shared(self, out: Any, leaves: Sequence[Any], outputs: list[Any]) -> Buffer:
+        """The buffer of an output that lives where another value does."""
+        if out.donated is not None:
+            donated: Buffer = leaves[out.donated]
+            return donated
+        kind, i = out.source
+        if kind == "output":
+            shared: Buffer = outputs[i]
+            return shared
+        if i in self._cell_of:
+            copy = empty(out.nbytes)
+            ctypes.memmove(copy.address, self._cell_of[i], out.nbytes)
+            return copy
+        given: Buffer = leaves[i]
+        return given
+
+    def _raise(self, launches: Sequence[Launch], result: int) -> None:
+        found = program.fault(result)
+        assert found is not None
+        launch = launches[found.launch]
+        message, site = launch.faults[found.code - 1]
+        raise IndexBoundsError(f"{message}\n  recorded at {describe(site)}")
+
+
+def _run_timed(
+    profile: Profile, step: tuple[Sequence[Launch], Program, int], addresses: list[int]
+) -> int:
+    launches, native, _ = step
+    result, times = native.run_timed(addresses)
+    for launch, (start, stop) in zip(launches, times, strict=True):
+        profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
+    return result
+
+
+def _segments(plan: Plan) -> list[Any]:
+    """The steps with neighbouring launches joined into programs of one native call."""
+    out: list[Any] = []
+    pending: list[Launch] = []
+    for step in plan.steps:
+        if isinstance(step, HostCall):
+            if pending:
+                out.append(_program(plan, pending))
+            out.append(step)
+            pending = []
+        else:
+            pending.append(step)
+    if pending:
+        out.append(_program(plan, pending))
+    return out
+
+
+def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program, int]:
+    """Launches as one native call, the step of the plan for each, and the bytes of shared
+    workspace behind the arena that contractions need."""
+    target = host()
+    addresses = bind([step.kernel for step in steps], target)
+    owners: list[Launch] = []
+    launches: list[program.Launch] = []
+    scratch = workspace = 0
+    behind = (plan.arena_slot, _aligned(plan.arena_bytes))
+    for step, address in zip(steps, addresses, strict=True):
+        places = [number for place in step.buffers for number in place]
+        if isinstance(step.kernel, Contraction):
+            cut = schedule(step.kernel, step.sizes, target)
+            scratch = max(scratch, cut.scratch)
+            workspace = max(workspace, cut.workspace)
+            places += behind
+            for part in cut.steps:
+                owners.append(step)
+                launches.append(
+                    program.Launch(address, (*places, *part.sizes), part.tasks, part.grain)
+                )
+        else:
+            scratch = max(scratch, scratch_bytes(step.kernel, step.sizes))
+            owners.append(step)
+            launches.append(
+                program.Launch(address, (*places, *step.sizes), step.tasks, _grain(step))
             )
-        out = []
-        for v in evaluate(self.outputs, feeds):
-            v = np.ascontiguousarray(v)
-            b = empty(v.nbytes)
-            import ctypes
-
-            ctypes.memmove(b.address, v.ctypes.data, v.nbytes)
-            out.append(b)
-        return out
+    return owners, Program(launches, plan.arena_slot + 1, scratch), workspace
 
 
-def prepare(outputs, inputs, donated, numbers):
-    return Reference(outputs, inputs, donated)
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64
+
+
+_PIECES_AT_MOST: Final = 64
+_PIECE_NS: Final = 1000
+_FLOP_PER_NS: Final = 16
+_BYTES_PER_NS: Final = 12
+
+
+def _grain(step: Launch) -> int:
+    """How many tasks a thread claims at once: pieces long enough to be worth claiming, and few
+    enough; a launch of little work is one piece, which the calling thread runs by itself."""
+    nanoseconds = step.flop / _FLOP_PER_NS + step.bytes / _BYTES_PER_NS
+    pieces = max(1, min(_PIECES_AT_MOST, int(nanoseconds / _PIECE_NS), step.tasks))
+    return max(1, -(-step.tasks // pieces))
+
+
+def _call_host(step: HostCall, addresses: Sequence[int]) -> None:
+    """Runs one operation in NumPy, on views of the memory of a run."""
+    arrays = [_array(addresses, *each) for each in step.inputs]
+    with np.errstate(all="ignore"):
+        _array(addresses, *step.output)[...] = step.node.op.ref(*arrays, *step.node.attrs)
+
+
+def _array(
+    addresses: Sequence[int], place: tuple[int, int], dtype: DType, shape: Sequence[int]
+) -> Any:
+    slot, offset = place
+    nbytes = count(shape) * dtype.itemsize
+    whole = Buffer.adopt(None, addresses[slot] + offset, nbytes)
+    return whole.view(dtype, shape, writable=True)
+
+
+_PLANS_AT_MOST: Final = 4096
+
+
+def prepare(
+    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int], numbers: Sequence[int]
+) -> Bound:
+    """A bound plan for a graph; graphs that were recorded in another order but are equal share
+    one.
+
+    Args:
+        outputs: the nodes whose values are wanted.
+        inputs: the input nodes, in the order of the bindings.
+        donated: inputs whose memory may be written to.
+        numbers: inputs that are Python numbers.
+    """
+    key = (structural_key(outputs, inputs, donated), tuple(numbers))
+    bound = _bound.get(key)
+    if bound is None:
+        if len(_bound) >= _PLANS_AT_MOST:
+            _bound.clear()
+        bound = _bound[key] = Bound(build(outputs, inputs, donated), inputs, numbers)
+    return bound
+
+
+_bound: Final[dict[Any, Bound]] = {}

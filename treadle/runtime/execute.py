@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -14,6 +15,7 @@ from treadle.ir.node import Node
 from treadle.ops.table import INPUT
 from treadle.runtime.buffer import Buffer
 from treadle.runtime.engine import prepare
+from treadle.runtime.explain import reason
 from treadle.runtime.profile import active
 
 
@@ -26,6 +28,8 @@ class Counts:
 
 
 counts: Final = Counts()
+missed: Final[deque[str]] = deque(maxlen=50)
+"""Why the last plans had to be made, the newest last."""
 
 
 class Runnable(Protocol):
@@ -36,25 +40,34 @@ class Runnable(Protocol):
         ...
 
 
-def _unshared_count() -> int:
-    """What `sys.getrefcount` says of a buffer that only the list of leaves refers to."""
-    leaves = [object()]
-    return min(sys.getrefcount(leaf) for leaf in leaves)
+def _reference_counts(leaves: list[Any]) -> list[int]:
+    return [sys.getrefcount(leaf) for leaf in leaves]
 
 
-_UNSHARED: Final = _unshared_count()
+_UNSHARED: Final = _reference_counts([object()])[0]
+"""What the count is for a binding that only the list of leaves refers to."""
 
 
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
-    """The inputs whose memory nobody will read again: a plan may write results there."""
-    count = sys.getrefcount
+    """The inputs whose memory nobody will read again: a plan may write results there.
+
+    Adopted memory is somebody else's: who gave it may read it at any time.
+    """
+    counts = _reference_counts(leaves)
     return tuple(
-        [i for i, leaf in enumerate(leaves) if count(leaf) == _UNSHARED and type(leaf) is Buffer]
+        [
+            i
+            for i, (n, leaf) in enumerate(zip(counts, leaves, strict=True))
+            if n == _UNSHARED and type(leaf) is Buffer and leaf.owner is None
+        ]
     )
 
 
-def submit(trace: Trace) -> None:
+def submit(trace: Trace) -> list[Any]:
     """Runs what is pending in a trace, and gives their memory to the tensors alive.
+
+    Returns:
+        The tensors that were computed.
 
     Raises:
         IndexBoundsError: an index or label was out of range; no tensor has changed its memory.
@@ -67,7 +80,7 @@ def submit(trace: Trace) -> None:
     saved, outputs = _outputs(state, wanted, owed)
     if outputs:
         try:
-            by_position = _run(state, trace.leaves, outputs, _donated(trace.leaves))
+            by_position = _run(trace, trace.leaves, outputs, _donated(trace.leaves))
         except BaseException as error:
             trace.error = error
             raise
@@ -76,25 +89,26 @@ def submit(trace: Trace) -> None:
         if saved:
             _keep(trace, state, saved, by_position)
     _forget(trace, live, bool(owed))
+    return live
 
 
 def submit_part(trace: Trace, t: Any) -> None:
     """Computes one value of a trace that another thread is recording, which stays pending."""
-    state = trace.state
-    leaves = list(trace.leaves)
-    t._buffer = _run(state, leaves, (t._pos,), ())[t._pos]
+    t._buffer = _run(trace, list(trace.leaves), (t._pos,), ())[t._pos]
 
 
 def _run(
-    state: State, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
+    trace: Trace, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
 ) -> dict[int, Buffer]:
     """The buffers of some positions, by the plan that the state remembers for them."""
+    state = trace.state
     key = (outputs, donated)
     plan = state.plans.get(key)
     profile = active()
     if profile is not None:
         profile.recorded_until(time.perf_counter_ns())
     if plan is None:
+        missed.append(reason(trace, state, key))
         plan = state.plans[key] = _prepare(state, leaves, outputs, donated)
         counts.plans += 1
     counts.runs += 1
@@ -150,6 +164,8 @@ def _keep(
 
 def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
     """Drops what a trace that has run no longer needs: it must not keep memory alive."""
+    if trace.origins:
+        _send_home(trace)
     trace.leaves = []
     trace.handles = []
     if not history:
@@ -160,3 +176,11 @@ def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
     for t in live:
         if t._needs != DERIVED:
             t._trace = None
+
+
+def _send_home(trace: Trace) -> None:
+    """Tensors that came in from earlier traces belong to these again: their history is there."""
+    for reference in trace.handles:
+        t = reference()
+        if t is not None and t._trace is trace and t._pos in trace.origins:
+            t._trace, t._pos = trace.origins[t._pos]

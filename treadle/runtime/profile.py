@@ -95,7 +95,9 @@ class Profile:
             for i, value in enumerate((1, e.duration, e.flop, e.bytes)):
                 row[i] += value
         whole = sum(row[1] for row in sums.values()) or 1
-        lines = [f"{'':8s} {'calls':>7s} {'total us':>10s} {'%':>6s} {'GFLOP/s':>8s} {'GB/s':>7s}  name"]
+        lines = [
+            f"{'':8s} {'calls':>7s} {'total us':>10s} {'%':>6s} {'GFLOP/s':>8s} {'GB/s':>7s}  name"
+        ]
         ranked = sorted(sums.items(), key=lambda item: -item[1][1])
         for (category, name), (calls, ns, flop, nbytes) in ranked[:TOP_OF_TABLE]:
             rate = [f"{v / ns:8.1f}" if ns and v else f"{'':8s}" for v in (flop, nbytes)]
@@ -122,7 +124,9 @@ class Profile:
     def _trace_events(self) -> Iterable[dict[str, Any]]:
         for e in self.events:
             share = self.share(e)
-            details: dict[str, Any] = {"flop": e.flop, "bytes": e.bytes} if e.flop or e.bytes else {}
+            details: dict[str, Any] = (
+                {"flop": e.flop, "bytes": e.bytes} if e.flop or e.bytes else {}
+            )
             if share is not None:
                 details["share of limit"] = round(share, 3)
             yield {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import shape as sh
-from treadle.base.dtype import promote
+from treadle.base.dtype import DType, promote
 from treadle.base.errors import ShapeError
 from treadle.ops import view as ops
 from treadle.ops.gather import JOIN
@@ -214,6 +214,14 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(squeeze(narrow(input, axis, i, 1), axis) for i in range(input._node.shape[axis]))
 
 
+def common_dtype(tensors: Sequence[Any]) -> DType:
+    """The dtype that several tensors are joined in."""
+    dtype: DType = tensors[0]._node.dtype
+    for x in tensors[1:]:
+        dtype = promote(dtype, x._node.dtype)
+    return dtype
+
+
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an axis; the other extents must agree.
 
@@ -233,9 +241,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"cat: sizes of tensors must match except in dimension {dim}: got "
                 f"{list(shapes[0])} and {list(other)}"
             )
-    dtype = parts[0]._node.dtype
-    for x in parts[1:]:
-        dtype = promote(dtype, x._node.dtype)
+    dtype = common_dtype(parts)
     return record(JOIN, tuple(as_dtype(x, dtype) for x in parts), (axis,))
 
 

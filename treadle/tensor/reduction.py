@@ -85,22 +85,62 @@ def _variance(x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
     return ar.div(total, float(n) if n > 0 else 0.0)
 
 
+def _spread(dim: Dims, unbiased: bool | None, correction: float | None) -> tuple[Dims, float]:
+    """The dimensions and the correction out of the ways PyTorch lets them be given."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    by = correction if correction is not None else 1 if unbiased is None else int(unbiased)
+    return tuple(dim) if isinstance(dim, list) else dim, by
+
+
 def var(
-    input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False,
-    unbiased: bool | None = None,
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The variance, `sum((x - mean)^2) / (n - correction)`, along `dim` or of all."""
-    by = correction if unbiased is None else float(unbiased)
-    key = tuple(dim) if isinstance(dim, list) else dim
+    """The variance, `sum((x - mean)^2) / (n - correction)`, along `dim` or of all.
+
+    `correction` is 1 unless given; `unbiased=False` stands for 0.
+    """
+    key, by = _spread(dim, unbiased, correction)
     return block(_variance, (input,), (key, by, keepdim))
 
 
 def std(
-    input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False,
-    unbiased: bool | None = None,
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The standard deviation: the square root of `var`."""
-    return ar.sqrt(var(input, dim, correction=correction, keepdim=keepdim, unbiased=unbiased))
+    """The standard deviation: the square root of `var`; where that is 0 its gradient is 0."""
+    return root(var(input, dim, unbiased, keepdim, correction=correction))
+
+
+def var_mean(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The variance and the mean."""
+    key, _ = _spread(dim, None, None)
+    return var(input, dim, unbiased, keepdim, correction=correction), mean(input, key, keepdim)
+
+
+def std_mean(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The standard deviation and the mean."""
+    key, _ = _spread(dim, None, None)
+    return std(input, dim, unbiased, keepdim, correction=correction), mean(input, key, keepdim)
+
+
+def root(x: Any) -> Any:
+    """The square root of what is not negative, with the gradient 0 at 0 instead of infinity."""
+    return block(_root, (x,))
+
+
+def _root(x: Any) -> Any:
+    one = record(FULL, (), ((), 1, x._node.dtype))
+    zero = record(FULL, (), ((), 0, x._node.dtype))
+    nothing = record(EQ, (x, zero))
+    return record(WHERE, (nothing, zero, ar.sqrt(record(WHERE, (nothing, one, x)))))
 
 
 def prod(
@@ -211,7 +251,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
 def norm(input: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The p-norm, `sum(|x|^p)^(1/p)`, along `dim` or of all; `p` may be inf, -inf, 0 or "fro"."""
     if p == "fro" or p == 2:
-        return ar.sqrt(_reduced(ops.SUM, ar.mul(input, input), dim, keepdim))
+        return root(_reduced(ops.SUM, ar.mul(input, input), dim, keepdim))
     if not isinstance(p, (int, float)):
         raise ValueError(f"norm: p is a number or 'fro', got {p!r}")
     size = ar.abs(input)

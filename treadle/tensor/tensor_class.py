@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from treadle.base import dtype as dt
 from treadle.base.device import Device, device_of
@@ -17,6 +18,9 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
+from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.methods import attach
+from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
     Lazy,
@@ -47,7 +51,7 @@ class Tensor(Lazy):
     def __new__(cls, data: Any = ()) -> Tensor:
         """A tensor of the data in the default dtype, as `treadle.tensor(data).float()`."""
         out = creation.tensor(data)
-        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)  # type: ignore
+        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -160,6 +164,10 @@ class Tensor(Lazy):
         return array.astype(dtype) if dtype is not None and dtype != array.dtype else (
             array.copy() if copy else array)  # fmt: skip
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device: (1, 0), the host."""
+        return (1, 0)
+
     def item(self) -> Any:
         """The only element as a Python number.
 
@@ -247,9 +255,9 @@ class Tensor(Lazy):
             value = record(ALIAS, (self,), (), LEAF if requires_grad else CONSTANT)
             self._trace, self._pos, self._node = value._trace, value._pos, value._node
             self._needs = LEAF if requires_grad else CONSTANT
-            self._buffer = self._base = None
+            self._buffer, self._base = value._buffer, None
             inplace.hold_again(self)
-            if requires_grad:
+            if requires_grad and self._trace is not None:
                 self._trace.leaf_handles[self._pos] = self
         else:
             self._needs = LEAF if requires_grad else CONSTANT
@@ -279,11 +287,12 @@ class Tensor(Lazy):
     @property
     def grad_fn(self) -> Any:
         """What computed the tensor, for people to look at; `None` for a leaf."""
-        return GradientFunction(self._node.op.name) if self._needs == DERIVED else None
-
-    @property
-    def _backward_version(self) -> int:
-        return self._version
+        if self._needs != DERIVED:
+            return None
+        trace, pos = autograd.origin(self)
+        call = trace.functions.get(pos)
+        node = trace.state.path()[pos].node
+        return GradientFunction(call.name if call is not None else gradient_name(node))
 
     def backward(
         self,
@@ -308,8 +317,8 @@ class Tensor(Lazy):
 
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
-        with autograd.no_grad():
-            return view(ALIAS, self, ())  # type: ignore[no-any-return]
+        with no_grad():
+            return view(ALIAS, self, ())
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
@@ -328,14 +337,30 @@ class Tensor(Lazy):
     def data(self, value: Tensor) -> None:
         inplace.replace(self, value)
 
+    def _own(self, kind: str) -> dict[Any, Any]:
+        if self._extra is None:
+            self._extra = {}
+        found: dict[Any, Any] = self._extra.setdefault(kind, {})
+        return found
+
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is no leaf in `.grad`."""
-        if self._needs == DERIVED:
+        if self._needs != DERIVED or self.retains_grad:
+            return
+        self._own("retains")[True] = True
+        reference = ref(self)
 
-            def keep(g: Tensor) -> None:
-                self._grad = g if self._grad is None else ar.add(self._grad, g)
+        def keep(g: Tensor) -> None:
+            t = reference()
+            if t is not None:
+                t._grad = g if t._grad is None else ar.add(t._grad, g)
 
-            self.register_hook(keep)
+        self.register_hook(keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad()` was called on a tensor that is no leaf."""
+        return bool(self._extra and self._extra.get("retains"))
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls a function with the gradient of this tensor; what it returns replaces it.
@@ -346,17 +371,21 @@ class Tensor(Lazy):
         if not self._needs:
             raise GradientError("cannot register a hook on a tensor that doesn't require gradient")
         if self._needs == LEAF:
-            if self._extra is None:
-                self._extra = {}
-            table = self._extra.setdefault("hooks", {})
-            handle = RemovableHandle(lambda: table.pop(id(hook), None))
-            table[id(hook)] = hook
-            return handle
-        trace = self._trace if self._buffer is not None else recorder().trace
-        pos = self._pos if self._buffer is not None else position(trace, self)
+            return _registered(self._own("hooks"), hook)
+        current = recorder().trace
+        position(current, self)
+        trace, pos = autograd.origin(self)
         hooks = trace.hooks.setdefault(pos, [])
         hooks.append(hook)
         return RemovableHandle(lambda: hooks.remove(hook))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Calls a function with this leaf each time after `backward()` added to its `.grad`."""
+        if self._needs != LEAF:
+            raise GradientError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
+        return _registered(self._own("after"), hook)
 
     # --- conversion --------------------------------------------------------------------------
 
@@ -372,7 +401,7 @@ class Tensor(Lazy):
                 device = arg
         device_of(device)
         out: Any = self if dtype is None else as_dtype(self, dtype)
-        return out.clone() if copy and out is self else out  # type: ignore[no-any-return]
+        return out.clone() if copy and out is self else out
 
     def type(self, dtype: DType | None = None) -> Any:
         """In another dtype; without one, the name of the type."""
@@ -420,7 +449,7 @@ class Tensor(Lazy):
 
     def clone(self) -> Tensor:
         """A copy that later writes to this tensor do not change; gradients flow through."""
-        return record(ALIAS, (self,))  # type: ignore[no-any-return]
+        return record(ALIAS, (self,))
 
     # --- operators ---------------------------------------------------------------------------
 
@@ -447,8 +476,8 @@ class Tensor(Lazy):
     __rxor__ = ar.reflected(ar.bitwise_xor)
     __lshift__ = ar.operator(ar.bitwise_left_shift)
     __rshift__ = ar.operator(ar.bitwise_right_shift)
-    __eq__ = ar.operator(ar.eq)  # type: ignore[assignment]
-    __ne__ = ar.operator(ar.ne)  # type: ignore[assignment]
+    __eq__ = ar.operator(ar.eq)
+    __ne__ = ar.operator(ar.ne)
     __lt__ = ar.operator(ar.lt)
     __le__ = ar.operator(ar.le)
     __gt__ = ar.operator(ar.gt)
@@ -472,17 +501,24 @@ class Tensor(Lazy):
         """The last two axes exchanged."""
         return movement.transpose(self, -2, -1)
 
-    def new_zeros(self, *size: Any) -> Tensor:
+    def new_zeros(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Zeros of this dtype."""
-        return creation.zeros(*size, dtype=self.dtype)
+        return creation.zeros(*size, dtype=dtype or self.dtype, **options)
 
-    def new_ones(self, *size: Any) -> Tensor:
+    def new_ones(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Ones of this dtype."""
-        return creation.ones(*size, dtype=self.dtype)
+        return creation.ones(*size, dtype=dtype or self.dtype, **options)
 
-    def new_tensor(self, data: Any) -> Tensor:
+    new_empty = new_zeros
+
+    def new_full(self, size: Any, fill_value: Any, *, dtype: DType | None = None,
+                 **options: Any) -> Tensor:  # fmt: skip
+        """One value everywhere, of this dtype."""
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, **options)
+
+    def new_tensor(self, data: Any, *, dtype: DType | None = None, **options: Any) -> Tensor:
         """The data as a tensor of this dtype."""
-        return creation.tensor(data, dtype=self.dtype)
+        return creation.tensor(data, dtype=dtype or self.dtype, **options)
 
     def view(self, *shape: Any) -> Tensor:
         """The elements in row-major order under another shape, or `view(dtype)`: the bits as
@@ -494,32 +530,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """The DLPack device: (1, 0), the host."""
-        return (1, 0)
-
-
-def _attach() -> None:
-    """The functions of a tensor as its methods, under the same names."""
-    plain = {
-        ar: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
-        "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "logical_and logical_or logical_xor logical_not isclose exp exp2 expm1 log log2 log1p "
-        "log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round trunc neg abs "
-        "sign isnan isinf isfinite square relu",
-        movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
-        "expand_as broadcast_to repeat flip narrow split chunk unbind",
-        red: "sum mean var std prod amax amin any all argmax argmin max min logsumexp norm "
-        "count_nonzero equal allclose",
-        linear_algebra: "matmul mm bmm mv dot outer addmm",
-        creation: "tril triu",
-    }
-    for module, names in plain.items():
-        for name in names.split():
-            setattr(Tensor, name, getattr(module, name))
-    for name, method in inplace.methods().items():
-        setattr(Tensor, name, method)
 
 
 class RemovableHandle:
@@ -541,6 +551,12 @@ class RemovableHandle:
         self.remove()
 
 
+def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:
+    key = object()
+    table[key] = hook
+    return RemovableHandle(lambda: table.pop(key, None))
+
+
 class GradientFunction:
     """Names the operation that computed a tensor."""
 
@@ -549,10 +565,10 @@ class GradientFunction:
 
     def name(self) -> str:
         """The name as PyTorch writes it: `MulBackward0`."""
-        return "".join(p.capitalize() for p in self._name.split("_")) + "Backward0"
+        return self._name
 
     def __repr__(self) -> str:
-        return f"<{self.name()}>"
+        return f"<{self._name}>"
 
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:
@@ -565,5 +581,5 @@ def _rebuild_bits(array: Any, requires_grad: bool) -> Tensor:
     return _rebuild(array.view(dt.bfloat16.numpy), requires_grad)
 
 
-_attach()
+attach(Tensor)
 __all__ = ["GradientFunction", "RemovableHandle", "Size", "Tensor", "concrete"]

@@ -1,0 +1,103 @@
+"""Whole training steps: plan against reference, in place updates, few launches, one pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from graph_models import F32, Step, arrays_for, attention_step, conv_step, mlp_step, relu
+from plan_interpreter import run_plan
+
+from treadle.base.settings import settings
+from treadle.graph.build import build, structural_key
+from treadle.ir.show import canonical
+from treadle.ops.pointwise import add
+from treadle.ops.reference import evaluate
+from treadle.ops.table import input_node
+from treadle.ops.view import permute, reshape
+
+
+@pytest.fixture(autouse=True)
+def checked() -> Iterator[None]:
+    """Every pass is verified."""
+    before, settings.check = settings.check, True
+    yield
+    settings.check = before
+
+
+SMALL = {
+    "mlp": lambda: mlp_step(6, 8, 5, 7),
+    "conv": lambda: conv_step(3, 10, (4, 8), 6, 5),
+    "padded conv": lambda: conv_step(2, 7, (4, 3), 6, 5, 1),
+    "attention": lambda: attention_step(2, 2, 5, 8),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_training_step_agrees_with_the_reference(name: str) -> None:
+    step: Step = SMALL[name]()
+    arrays = arrays_for(step, classes=5)
+    want = evaluate(step.outputs, dict(zip(step.inputs, arrays, strict=True)))
+    plan = build(step.outputs, step.inputs, step.donated)
+    for g, w in zip(run_plan(plan, [np.array(a) for a in arrays]), want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=3e-4, atol=3e-5)
+
+
+def texts(step: Step) -> list[str]:
+    plan = build(step.outputs, step.inputs, step.donated)
+    return [canonical(launch.kernel) for launch in plan.launches]
+
+
+@pytest.mark.parametrize("make", [mlp_step, conv_step])
+def test_machine_code_does_not_depend_on_the_batch(make: Any) -> None:
+    text = texts(make(64))
+    assert texts(make(32)) == text
+    assert texts(make(7)) == text
+
+
+def test_parameters_are_updated_in_place() -> None:
+    step = mlp_step(64)
+    plan = build(step.outputs, step.inputs, step.donated)
+    assert len(plan.steps) <= 12
+    # The inputs are x, y, four parameters, four momenta; the outputs the loss, then pairs of them.
+    assert [o.donated for o in plan.outputs] == [None, 2, 6, 3, 7, 4, 8, 5, 9]
+
+
+def test_equal_graphs_have_equal_keys() -> None:
+    a, b, c = mlp_step(8), mlp_step(8), mlp_step(7)
+    assert structural_key(a.outputs, a.inputs, a.donated) == structural_key(
+        b.outputs, b.inputs, b.donated
+    )
+    assert structural_key(a.outputs, a.inputs) != structural_key(c.outputs, c.inputs)
+    assert structural_key(a.outputs, a.inputs) != structural_key(a.outputs[:-1], a.inputs)
+
+
+def test_outputs_that_are_inputs_or_other_outputs_share_their_memory() -> None:
+    x = input_node((2, 6), F32)
+    y = relu(x)
+    plan = build([x, y, reshape(y, (3, 4)), reshape(x, (12,)), y], [x])
+    assert [o.source for o in plan.outputs] == [
+        ("input", 0), None, ("output", 1), ("input", 0), ("output", 1)
+    ]  # fmt: skip
+    assert len(plan.steps) == 1
+
+
+def test_a_donated_input_is_not_overwritten_before_its_last_reader() -> None:
+    x = input_node((4, 4), F32)
+    outputs = [add(x, x), permute(x, (1, 0))]
+    array = np.arange(16, dtype=np.float32).reshape(4, 4)
+    plan = build(outputs, [x], frozenset({0}))
+    got = run_plan(plan, [array.copy()])
+    np.testing.assert_array_equal(got[0], 2 * array)
+    np.testing.assert_array_equal(got[1], array.T)
+
+
+def test_a_long_chain_neither_recurses_nor_nests() -> None:
+    x = y = input_node((3,), F32)
+    for _ in range(3000):
+        y = add(y, x)
+    plan = build([y], [x])
+    assert len(plan.steps) == 1
+    assert "vector" in canonical(plan.launches[0].kernel)

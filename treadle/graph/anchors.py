@@ -1,0 +1,228 @@
+"""Which nodes are computed once, as values of their own; all others are inlined into their users.
+
+An anchor is what a kernel is grown around: results of the graph, reductions, contractions and
+their operands, and pointwise values too dear to compute again. Cheap pointwise nodes, views,
+constants and random bits are recomputed wherever they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from treadle.base import shape as sh
+from treadle.graph.index import Affine, Space
+from treadle.graph.pull import Index, Pull
+from treadle.ir.loop import Expr, Var
+from treadle.ir.node import Node, topological
+from treadle.ops.source import RANDOM_BITS
+from treadle.ops.view import SKEW, SPREAD, UNSLICE
+
+SMALL_WINDOW = 16
+"""Reductions over windows of at most this many elements are written out."""
+DEAR = 8
+"""An operation of this cost is not computed twice."""
+DEAR_TREE = 48
+"""Nor is an expression of this cost in all."""
+
+
+@dataclass(slots=True)
+class View:
+    """A node seen through views: `base` at an index linear in the address of its row-major form.
+
+    `flexible`: also linear in each dimension by itself, so that any order of storage will do.
+    """
+
+    base: Node
+    index: Index
+    flexible: bool
+
+
+@dataclass(slots=True)
+class Operands:
+    """A contraction's labels as variables of a space, and its operands as views over bases."""
+
+    space: Space
+    labels: dict[int, Affine]
+    left: View
+    right: View
+
+
+@dataclass(slots=True)
+class Anchors:
+    """What `find` decided."""
+
+    order: list[Node]
+    users: dict[Node, list[Node]]
+    anchors: set[Node]
+    row_major: set[Node]
+    unrolled: set[Node]
+    operands: dict[Node, Operands]
+
+
+def see_through(space: Space, node: Node, index: Index) -> View:
+    """The deepest node below views of which `node` at `index` is a plain strided read."""
+    pull = Pull(space, frozenset(), {}, frozenset())
+    best = View(node, index, True)
+    while node.op.kind == "view" and node.op is not UNSLICE:
+        asked: list[tuple[Expr, ...]] = []
+        marker = Var("", node.dtype)
+
+        def read(i: int, at: tuple[Expr, ...], asked: list = asked, marker: Var = marker) -> Expr:
+            asked.append(at)
+            return marker
+
+        if pull.normal(node.op.lower(node, index, read)) is not marker:
+            break
+        index = tuple([pull.index_of(e) for e in asked[0]])
+        node = node.inputs[0]
+        if space.dot(index, sh.strides(node.shape)).is_linear:
+            best = View(node, index, all(a.is_linear for a in index))
+    return best
+
+
+def contraction_operands(node: Node) -> Operands:
+    """A variable per label, and both operands traced to what must be in memory."""
+    left, right, _ = node.attrs
+    space = Space()
+    labels: dict[int, Affine] = {}
+    for x, names in zip(node.inputs, (left, right), strict=True):
+        for label, extent in zip(names, x.shape, strict=True):
+            if label not in labels:
+                labels[label] = space.var(extent)
+    views = [
+        see_through(space, x, tuple([labels[name] for name in names]))
+        for x, names in zip(node.inputs, (left, right), strict=True)
+    ]
+    return Operands(space, labels, views[0], views[1])
+
+
+def find(outputs: Sequence[Node]) -> Anchors:
+    """Decides for every node that the outputs need."""
+    order = topological(outputs)
+    users: dict[Node, list[Node]] = {node: [] for node in order}
+    for node in order:
+        for i in node.inputs:
+            if not users[i] or users[i][-1] is not node:
+                users[i].append(node)
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {})
+    for node in order:
+        kind = node.op.kind
+        if kind == "contract":
+            operands = found.operands[node] = contraction_operands(node)
+            for view in (operands.left, operands.right):
+                found.anchors.add(view.base)
+                if not view.flexible or view.base.op is UNSLICE:
+                    found.row_major.add(view.base)
+        elif kind == "host":
+            found.anchors.update(node.inputs)
+            found.row_major.update(node.inputs)
+            found.row_major.add(node)
+        elif kind == "reduce" and _over_window(node):
+            found.unrolled.add(node)
+            continue
+        if kind in ("contract", "host", "scatter", "reduce"):
+            found.anchors.add(node)
+    _epilogues(found)
+    _dear(found)
+    return found
+
+
+def _over_window(node: Node) -> bool:
+    """Whether a reduction runs over the few elements of a sliding window."""
+    if node.op.name == "partial":
+        return False
+    (axes,) = node.attrs
+    x = node.inputs[0]
+    rank = len(x.shape)
+    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW or axes[-1] != rank - 1:
+        return False
+    stack = [x]
+    for _ in range(64):
+        if not stack:
+            return False
+        at = stack.pop()
+        if at.op is SKEW or at.op is SPREAD:
+            return len(at.shape) == rank and min(axes) >= rank - len(at.attrs[0])
+        if at.op.kind == "pointwise" or at.op.name == "expand":
+            stack += [i for i in at.inputs if len(i.shape) == rank]
+    return False
+
+
+def _epilogues(found: Anchors) -> None:
+    """The end of the pointwise chain behind a contraction or reduction is stored in its place."""
+    for node in found.order:
+        if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
+            continue
+        end = at = node
+        while at not in found.row_major:
+            user = _only_user(found, at)
+            if user is None or sh.count(user.shape) != sh.count(node.shape):
+                break
+            pointwise = user.op.kind == "pointwise"
+            if not pointwise and user.op.name not in ("reshape", "permute"):
+                break
+            if pointwise and node.op.kind == "contract" and not _strided(found, user):
+                break
+            at = user
+            if pointwise:
+                end = at
+        if end is not node:
+            found.anchors.add(end)
+
+
+def _only_user(found: Anchors, node: Node) -> Node | None:
+    """The one node through which everything goes that uses a node: `where(x > 0, x, 0)`."""
+    users = found.users[node]
+    if not users:
+        return None
+    last = users[-1]
+    for other in users[:-1]:
+        if other.op.kind != "pointwise" or found.users[other] != [last] or other in found.anchors:
+            return None
+    return last
+
+
+def _strided(found: Anchors, node: Node) -> bool:
+    """Whether a contraction's epilogue can do an operation: no counters, no random bits."""
+    stack = [node]
+    seen: set[Node] = set()
+    while stack:
+        at = stack.pop()
+        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+            continue
+        seen.add(at)
+        plain = at.op.kind == "pointwise" and at.op.name != "check"
+        if not plain and at.op.name not in ("reshape", "permute", "expand", "full"):
+            return False
+        stack += at.inputs
+    return True
+
+
+def _dear(found: Anchors) -> None:
+    """Pointwise values that more than one user would compute again, at a price."""
+    total: dict[Node, int] = {}
+    for node in found.order:
+        kind = node.op.kind
+        users = found.users[node]
+        if kind == "input" or node in found.anchors:
+            total[node] = 1
+            continue
+        cost = node.op.cost if kind == "pointwise" else 0
+        if node.op is RANDOM_BITS:
+            cost = DEAR - 1
+        times = 1
+        if node in found.unrolled:
+            times = sh.count([node.inputs[0].shape[a] for a in node.attrs[0]])
+            x = node.inputs[0]
+            if total[x] * times > 4 * DEAR_TREE and x.op.kind == "pointwise":
+                found.anchors.add(x)
+                total[x] = 1
+        total[node] = cost + times * sum([total[i] for i in node.inputs])
+        count = sh.count(node.shape)
+        wider = count > 1 and any(sh.count(u.shape) > count for u in users)
+        if kind == "pointwise" or node in found.unrolled:
+            repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
+            if repeated or (wider and cost >= 4):
+                found.anchors.add(node)
+                total[node] = 1

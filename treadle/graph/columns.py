@@ -1,0 +1,156 @@
+"""Lowering of reductions across rows: blocks of the kept inner dimension, accumulated side by side.
+
+for blocks of columns in parallel:
+    acc[..] = 0
+    for rows: for j in block: acc[j] += x[row, j]
+    for j in block: out[j] = acc[j] / n
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from treadle.base import shape as sh
+from treadle.graph.emit import Emitter, label_of
+from treadle.graph.group import Group
+from treadle.graph.loops import piece_of, store, widened
+from treadle.graph.nest import Nest, Piece
+from treadle.graph.plan import Launch, Place
+from treadle.graph.pull import Value
+from treadle.graph.values import (
+    Dim,
+    Root,
+    accumulator_dtype,
+    annotate,
+    dims_of,
+    merge,
+    name_values,
+    neutral,
+    ordered,
+    roots_of,
+)
+from treadle.ir.loop import Accumulate, Alloc, Cast, Const, Expr, Load, Store
+from treadle.ir.node import Node
+from treadle.ops.reduce import combine_of
+
+BLOCK = 256
+"""Columns of a task: the accumulators stay in the first-level cache."""
+
+
+def lower_columns(
+    group: Group,
+    stored: Iterable[Node],
+    strides: Mapping[Node, tuple[int, ...]],
+    places: Mapping[Node, Place],
+) -> Launch:
+    """The launch of a column group."""
+    roots = roots_of(group, stored, strides)
+    order = ordered([r.value for r in roots])
+    indices = annotate(group, order) + [r.address for r in roots]
+    rows = merge(dims_of(group.rows, group), indices)
+    cols = merge(dims_of(group.cols, group), indices)
+    nest = Nest(Emitter(places))
+    _Columns(group, nest, roots, order, rows, cols).build()
+    count = sh.count([d.extent for d in [*rows, *cols]])
+    flop = count * sum([v.kind in ("expr", "reduce") for v in order])
+    body = nest.finish()
+    return nest.emitter.launch("columns", body, nest.tasks, label_of(order), order, flop)
+
+
+class _Columns:
+    """The body of a column kernel."""
+
+    def __init__(
+        self,
+        group: Group,
+        nest: Nest,
+        roots: list[Root],
+        order: list[Value],
+        rows: list[Dim],
+        cols: list[Dim],
+    ) -> None:
+        self.group = group
+        self.nest = nest
+        self.roots = roots
+        self.order = order
+        self.rows = rows
+        self.cols = cols
+        self.sums = [v for v in order if v.kind == "reduce"]
+        self.registers: dict[Value, str] = {}
+
+    def build(self) -> None:
+        """Emits the accumulation, then what becomes of the sums."""
+        nest, emitter, last = self.nest, self.nest.emitter, self.rows[-1]
+        blocks = -(-last.extent // BLOCK)
+        width = min(BLOCK, ((last.extent + blocks - 1) // blocks + 15) // 16 * 16)
+        nest.parallel(self.rows[:-1], [Piece(last, width)])
+        for v in self.sums:
+            name = self.registers[v] = emitter.fresh("a")
+            kind = accumulator_dtype(v.dtype)
+            nest.inner.append(Alloc(name, kind, Const(BLOCK), "stack"))
+        level = len(nest.levels) - 1
+        at = nest.loop(last, "vector")
+        for v in self.sums:
+            nest.inner.append(Store(self.registers[v], at, neutral(v.node)))
+        nest.close(level)
+        elements, results = self._parts()
+        outside = [v for v in self.order if not v.mask & self._inner_mask()]
+        bound = name_values(self.order, [*self.rows[:-1], *self.cols, last])
+        for v in outside:
+            if v in bound:
+                nest.place(v)
+        self._accumulate(elements, bound, level)
+        at = nest.loop(last, "vector")
+        for v in results:
+            if v.kind == "reduce":
+                nest.inner.append(emitter.bind(v, self._total(v, at)))
+            elif v in bound or (len(self.roots) > 1 and any(r.value is v for r in self.roots)):
+                nest.place(v)
+        for root in self.roots:
+            store(nest, root)
+
+    def _inner_mask(self) -> int:
+        mask = self.rows[-1].mask
+        for d in self.cols:
+            mask |= d.mask
+        return mask
+
+    def _total(self, v: Value, at: Expr) -> Expr:
+        total: Expr = Load(self.registers[v], at, accumulator_dtype(v.dtype))
+        return total if total.dtype is v.dtype else Cast(total, v.dtype)
+
+    def _accumulate(self, elements: list[Value], bound: set[Value], level: int) -> None:
+        nest = self.nest
+        for d in self.cols:
+            nest.loop(d, "serial", piece_of(nest, self.group, d) if d.piece else None)
+        at = nest.loop(self.rows[-1], "vector")
+        for v in elements:
+            if v in bound:
+                nest.place(v)
+        for v in self.sums:
+            value = widened(nest.emitter.value(v.args[0]), v)
+            nest.inner.append(Accumulate(self.registers[v], at, combine_of(v.node), value))
+        nest.close(level)
+        for v in elements:
+            v.name = ""
+
+    def _parts(self) -> tuple[list[Value], list[Value]]:
+        """The values of the elements, and those of the results, both inside of loops."""
+        elements: set[Value] = set()
+        results: set[Value] = set()
+        inner = self._inner_mask()
+        for found, stack in (
+            (elements, [v.args[0] for v in self.sums]),
+            (results, [r.value for r in self.roots]),
+        ):
+            while stack:
+                v = stack.pop()
+                if v in found or not v.mask & inner:
+                    continue
+                found.add(v)
+                if v.kind != "reduce":
+                    stack += v.args
+        return (
+            [v for v in self.order if v in elements],
+            [v for v in self.order if v in results],
+        )

@@ -1,0 +1,427 @@
+"""Fusion: anchors, in order, each join the kernel of what they read, or found a new one.
+
+A join is tried, not proved beforehand: the anchor is pulled at the index that its kernel would
+give it, and the join holds if every node of that kernel is then read at the very element at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from treadle.base import shape as sh
+from treadle.graph import anchors as an
+from treadle.graph.group import (
+    Chunk,
+    Frame,
+    Group,
+    invert,
+    propose,
+    squeezed,
+    storage_strides,
+)
+from treadle.graph.index import Affine, Atom, Space, atoms_of
+from treadle.graph.pull import Index, Pull, Read, Value
+from treadle.graph.scatter import scatter_group
+from treadle.graph.values import affines_in
+from treadle.ir.loop import Const, Expr, Intrinsic
+from treadle.ir.node import Node
+
+MIN_LANES = 8
+"""The innermost loop is not cut into shorter runs than this."""
+LARGE = 1 << 15
+"""Elements from which on a reduction must not lose the parallelism of its rows."""
+
+
+class Fusion:
+    """The groups of a graph, and how every stored node lies in memory (`strides`, in elements)."""
+
+    def __init__(self, outputs: Sequence[Node], inputs: Sequence[Node]) -> None:
+        self.found = an.find(outputs)
+        self.outputs = set(outputs)
+        self.leaves: set[Node] = self.found.anchors | set(inputs)
+        self.strides: dict[Node, tuple[int, ...]] = {n: sh.strides(n.shape) for n in inputs}
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+        self._readers: dict[Node, list[Group]] = {}
+        given = set(inputs)
+        for node in self.found.order:
+            if node in self.found.anchors and node not in given and node.op.kind != "input":
+                self._place(node)
+
+    # --- placing one anchor --------------------------------------------------------------------
+
+    def _place(self, node: Node) -> None:
+        kind = node.op.kind
+        read = self._reads(node)
+        needs = {self.group_of[n].number: self.group_of[n] for n in read if n in self.group_of}
+        ancestors = 0
+        for g in needs.values():
+            ancestors |= g.ancestors | 1 << g.number
+        group = None
+        if sh.count(node.shape) and kind not in ("contract", "host", "scatter"):
+            group = self._join(node, read, needs)
+        if group is None:
+            group = self._found(node)
+            group.ancestors = ancestors
+        else:
+            self._inherit(group, ancestors & ~(1 << group.number))
+        self.group_of[node] = group
+        for n in read:
+            readers = self._readers.setdefault(n, [])
+            if group not in readers:
+                readers.append(group)
+        order = [*group.rows, *group.cols]
+        index = group.members[node].index if node in group.members else ()
+        if node in self.found.row_major or node not in group.members:
+            self.strides[node] = sh.strides(node.shape)
+        else:
+            self.strides[node] = storage_strides(node.shape, index, order)
+
+    def _inherit(self, group: Group, ancestors: int) -> None:
+        """A group that grew passes its new ancestors on to all that come after it."""
+        group.ancestors |= ancestors
+        bit = 1 << group.number
+        for other in self.groups:
+            if other.ancestors & bit:
+                other.ancestors |= group.ancestors
+
+    def _reads(self, node: Node) -> list[Node]:
+        """The leaves in memory below a node."""
+        operands = self.found.operands.get(node)
+        stack = [operands.left.base, operands.right.base] if operands else list(node.inputs)
+        out: list[Node] = []
+        seen: set[Node] = set()
+        while stack:
+            at = stack.pop()
+            if at in seen:
+                continue
+            seen.add(at)
+            if at in self.leaves:
+                out.append(at)
+            else:
+                stack += at.inputs
+        return out
+
+    # --- joining -------------------------------------------------------------------------------
+
+    def _join(self, node: Node, read: list[Node], needs: dict[int, Group]) -> Group | None:
+        tried: set[int] = set()
+        for number in sorted(needs, reverse=True):
+            tried.add(number)
+            if self._may_join(needs[number], needs) and self._try(needs[number], node, read):
+                return needs[number]
+        for leaf in read:
+            if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
+                continue
+            for group in self._readers.get(leaf, ()):
+                if group.number in tried or group.kind == "contract":
+                    continue
+                tried.add(group.number)
+                if self._may_join(group, needs) and self._try(group, node, read):
+                    return group
+        return None
+
+    def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
+        """Whether no other group that the anchor needs must itself run after this one."""
+        if group.kind in ("host", "scatter"):
+            return False
+        bit = 1 << group.number
+        return not any(g.ancestors & bit for g in needs.values() if g is not group)
+
+    def _try(self, group: Group, node: Node, read: list[Node]) -> bool:
+        if node.op.kind == "reduce" and node not in self.found.unrolled:
+            return self._try_reduction(group, node)
+        for frame in self._frames(group):
+            index = propose(group.space, frame, node.shape)
+            if index is not None and self._attempt(group, node, index):
+                return True
+        return self._try_inverse(group, node, read)
+
+    def _frames(self, group: Group) -> list[Frame]:
+        return group.frames[1:] if group.kind == "columns" else group.frames
+
+    def _attempt(self, group: Group, node: Node, index: Index) -> bool:
+        pull = group.pull
+        value = pull.at(node, index, own=True)
+        if pull.conflict or (group.kind == "contract" and not _plain(pull.fresh)):
+            pull.undo()
+            return False
+        pull.members[node] = value
+        pull.keep()
+        return True
+
+    def _try_inverse(self, group: Group, node: Node, read: list[Node]) -> bool:
+        """Pulls the anchor over its own variables, to see where it reads the group's nodes."""
+        members = [n for n in read if n in group.members]
+        if not members or all(sh.count(n.shape) != sh.count(node.shape) for n in members):
+            return False
+        space = group.space
+        variables = tuple([space.var(n) for n in node.shape])
+        probe = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        probe.at(node, variables, own=True)
+        for value in probe.fresh:
+            member = group.members.get(value.node)
+            if member is None or sh.count(value.node.shape) != sh.count(node.shape):
+                continue
+            index = invert(space, variables, value.index, member.index)
+            return index is not None and self._attempt(group, node, index)
+        return False
+
+    def _try_reduction(self, group: Group, node: Node) -> bool:
+        if group.kind not in ("loops", "columns") or not group.frames:
+            return False
+        x = node.inputs[0]
+        frame = group.frames[0]
+        if squeezed(frame.shape) != squeezed(x.shape):
+            return False
+        inner = propose(group.space, frame, x.shape)
+        if inner is None:
+            return False
+        cols = {t for a in node.attrs[0] for t, _ in inner[a].terms}
+        partial = node.op.name == "partial"
+        if group.cols:
+            same_chunk = (group.chunk is not None) == partial
+            if set(group.cols) != cols or not same_chunk:
+                return False
+            if partial and group.chunk is not None and node.attrs[3] != group.chunk.size:
+                return False
+        elif partial or group.kind == "columns" or not self._rows_allow(group, cols, x):
+            return False
+        index = self._reduced_index(group, node, inner)
+        return self._attempt_reduction(group, node, index, inner, cols)
+
+    def _rows_allow(self, group: Group, cols: set[Atom], x: Node) -> bool:
+        """Whether a pointwise group may become one of rows reduced along `cols`."""
+        if not group.rows or group.rows[-1] not in cols:
+            return False
+        kept = sh.count([t.hi + 1 for t in group.rows if t not in cols])
+        return kept >= 16 or sh.count(x.shape) < LARGE
+
+    def _reduced_index(self, group: Group, node: Node, inner: Index) -> Index:
+        out = [group.space.zero if d in node.attrs[0] else a for d, a in enumerate(inner)]
+        if node.op.name == "partial" and group.chunk is not None:
+            out[node.attrs[2]] = group.space.make(((group.chunk.piece, 1),), 0)
+        return tuple(out)
+
+    def _attempt_reduction(
+        self, group: Group, node: Node, index: Index, inner: Index, cols: set[Atom]
+    ) -> bool:
+        pull = group.pull
+        value = pull.reduction(node, index, inner)
+        inside = group.kind == "columns" and _reaches_members(value.args[0], group)
+        if pull.conflict or inside:
+            pull.undo()
+            return False
+        pull.members[node] = value
+        pull.keep()
+        if not group.cols:
+            group.cols = [t for t in group.rows if t in cols]
+            group.rows = [t for t in group.rows if t not in cols]
+        if len(group.frames) == 1:
+            group.frames.append(Frame(node.shape, index))
+        return True
+
+    # --- new groups ----------------------------------------------------------------------------
+
+    def _found(self, node: Node) -> Group:
+        kind = node.op.kind
+        if kind == "contract":
+            group = self._new_contraction(node)
+        elif kind == "scatter":
+            group = scatter_group(
+                len(self.groups), node, self.leaves, self.strides, self.found.unrolled
+            )
+        elif kind == "host":
+            pull = Pull(Space(), self.leaves, self.strides, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+        elif kind == "reduce" and node not in self.found.unrolled:
+            group = self._new_reduction(node)
+        else:
+            group = self._new_pointwise(node)
+        self.groups.append(group)
+        return group
+
+    def _new_contraction(self, node: Node) -> Group:
+        operands = self.found.operands[node]
+        pull = Pull(operands.space, self.leaves, self.strides, self.found.unrolled)
+        index = tuple([operands.labels[label] for label in node.attrs[2]])
+        group = Group(len(self.groups), "contract", pull, [Frame(node.shape, index)], node=node)
+        group.operands = operands
+        group.rows = [t for a in index for t, _ in a.terms]
+        pull.members[node] = pull.accumulator(node, index)
+        return group
+
+    def _new_pointwise(self, node: Node) -> Group:
+        space = Space()
+        pull = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        index = tuple([space.var(n) for n in node.shape])
+        value = pull.at(node, index, own=True)
+        order = [t for a in index for t, _ in a.terms]
+        order = loop_order(order, pull.fresh, node in self.found.row_major)
+        group = Group(len(self.groups), "loops", pull, [], order)
+        radices = _radices(index, order, pull.fresh)
+        if radices:
+            window = any(v.node in self.found.unrolled for v in pull.fresh)
+            pull.undo()
+            self._split(group, node, index, radices, window)
+        else:
+            pull.members[node] = value
+            group.frames = [Frame(node.shape, index)]
+        pull.keep()
+        return group
+
+    def _split(
+        self, group: Group, node: Node, index: Index, radices: dict[Atom, list[int]], window: bool
+    ) -> None:
+        """Counts dimensions in mixed radices; places within a window are written out side by
+        side, since they share most of what they read."""
+        space, pull = group.space, group.pull
+        parts: dict[Atom, Affine] = {}
+        places: list[dict[Atom, int]] = [{}]
+        for atom, digits in radices.items():
+            steps = sh.strides(digits)
+            outer = digits
+            if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
+                outer = digits[:-1]
+                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+            parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
+        group.rows = [
+            t
+            for atom in group.rows
+            for t, _ in (sorted(parts[atom].terms, key=_step) if atom in parts else [(atom, 1)])
+        ]
+        for place in places:
+            at = [
+                space.add(parts[a.single], space.const(place.get(a.single, 0)))
+                if a.single in parts
+                else a
+                for a in index
+            ]
+            group.parts.append(pull.at(node, tuple(at), own=True))
+        pull.members[node] = group.parts[0]
+        if len(places) == 1:
+            group.frames = [Frame(node.shape, group.parts.pop().index)]
+
+    def _new_reduction(self, node: Node) -> Group:
+        space = Space()
+        pull = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        x = node.inputs[0]
+        inner = tuple([space.var(n) for n in x.shape])
+        chunk = None
+        extra: list[Atom] = []
+        if node.op.name == "partial":
+            _, _, axis, size = node.attrs
+            piece = space.var(node.shape[axis])
+            if piece.terms:
+                extra = [piece.terms[0][0]]
+                chunk = Chunk(inner[axis].terms[0][0], extra[0], size, x.shape[axis])
+        group = Group(len(self.groups), "loops", pull, [Frame(x.shape, inner)], chunk=chunk)
+        index = self._reduced_index(group, node, inner)
+        value = pull.reduction(node, index, inner)
+        atoms = loop_order([t for a in inner for t, _ in a.terms], pull.fresh, False)
+        cols = {t for a in node.attrs[0] for t, _ in inner[a].terms}
+        group.cols = [t for t in atoms if t in cols]
+        group.rows = extra + [t for t in atoms if t not in cols]
+        group.kind = "loops" if not atoms or atoms[-1] in cols else "columns"
+        group.frames.append(Frame(node.shape, index))
+        pull.members[node] = value
+        pull.keep()
+        return group
+
+
+def _step(term: tuple[Atom, int]) -> int:
+    return -term[1]
+
+
+def _plain(values: Iterable[Value]) -> bool:
+    """Whether values fit a contraction's epilogue: arithmetic on strided reads."""
+    for value in values:
+        body = value.body
+        if isinstance(body, Read):
+            if not body.address.is_linear:
+                return False
+        elif value.kind != "expr" or body is None or not _plain_body(body):
+            return False
+    return True
+
+
+def _plain_body(body: Expr) -> bool:
+    stack = [body]
+    while stack:
+        e = stack.pop()
+        if isinstance(e, Affine | Intrinsic):
+            return False
+        if not isinstance(e, Value | Const):
+            stack += [getattr(e, f) for f in ("a", "b", "x", "condition") if hasattr(e, f)]
+    return True
+
+
+def _reaches_members(value: Value, group: Group) -> bool:
+    """Whether an element to be reduced depends on a reduction of the same group."""
+    stack, seen = [value], set()
+    while stack:
+        at = stack.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        if at.kind == "reduce":
+            return True
+        stack += at.args
+    return False
+
+
+def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> list[Atom]:
+    """Variables from outer to inner: as the result lies in memory (`row_major`), else as the
+    largest thing that is read; innermost what most accesses have unit stride along."""
+    reads = [v.body for v in values if isinstance(v.body, Read)]
+    order = atoms
+    linear = [r for r in reads if r.address.is_linear]
+    if linear and not row_major:
+        best = max(linear, key=lambda r: (len(r.address.terms), sh.count(r.node.shape)))
+        step = dict(best.address.terms)
+        absent = [t for t in atoms if t not in step]
+        order = absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
+    if len(order) < 2:
+        return order
+    score = dict.fromkeys(order, 0.0)
+    for read in reads:
+        for atom, k in read.address.terms:
+            if atom in score:
+                score[atom] += 1 if k == 1 else -1
+    if row_major:
+        for atom in order:
+            score[atom] += 1.5 if atom is order[-1] else -1.5
+    last = max(order, key=lambda t: score[t])
+    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+        return [t for t in order if t is not last] + [last]
+    return order
+
+
+def _radices(index: Index, order: Sequence[Atom], values: Iterable[Value]) -> dict[Atom, list[int]]:
+    """Dimensions that reads take apart by `//` and `%`, as mixed radices that make it needless."""
+    moduli: dict[Atom, set[int]] = {}
+    for value in values:
+        found: list[Affine] = []
+        affines_in(value.body, found)
+        for a in found:
+            for atom in atoms_of(a):
+                if atom.kind in ("div", "mod") and atom.arg.single is not None:
+                    moduli.setdefault(atom.arg.single, set()).add(atom.n)
+    out: dict[Atom, list[int]] = {}
+    for a in index:
+        variable = a.single
+        if variable is None or variable not in moduli:
+            continue
+        steps = sorted(moduli[variable])
+        if variable is order[-1] and steps[0] < MIN_LANES:
+            continue
+        radices: list[int] = []
+        below = 1
+        for step in [*steps, variable.hi + 1]:
+            if step % below:
+                break
+            radices.append(step // below)
+            below = step
+        else:
+            out[variable] = radices[::-1]
+    return out

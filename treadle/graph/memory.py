@@ -1,0 +1,96 @@
+"""The memory plan: where every stored node lies, laid out by how long each one lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from treadle.base import shape as sh
+from treadle.graph.plan import Place
+from treadle.graph.schedule import Step, in_place
+from treadle.ir.node import Node
+
+ALIGN = 64
+
+
+def nbytes(node: Node) -> int:
+    """The size of a node in memory."""
+    return sh.count(node.shape) * node.dtype.itemsize
+
+
+class Arena:
+    """Best fit over the free intervals of one growing block."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int]] = []
+
+    def take(self, size: int) -> int:
+        """The offset of a new interval."""
+        fits = [(n, at) for at, n in self._free if n >= size]
+        if fits:
+            n, at = min(fits)
+            self._free.remove((at, n))
+            if n > size:
+                self._free.append((at + size, n - size))
+            return at
+        last = max(self._free, default=None)
+        if last is not None and last[0] + last[1] == self.size:
+            # The free end of the block is too short: it grows.
+            self._free.remove(last)
+            self.size = last[0] + size
+            return last[0]
+        at = self.size
+        self.size += size
+        return at
+
+    def give(self, at: int, size: int) -> None:
+        """Frees an interval and joins it with free neighbours."""
+        for start, n in list(self._free):
+            if start + n == at:
+                self._free.remove((start, n))
+                at, size = start, size + n
+            elif at + size == start:
+                self._free.remove((start, n))
+                size += n
+        self._free.append((at, size))
+
+
+def lay_out(
+    steps: Sequence[Step], fixed: Mapping[Node, Place], arena_slot: int
+) -> tuple[dict[Node, Place], int]:
+    """The place of every node that a step stores or reads, and the bytes of the arena."""
+    places = dict(fixed)
+    last: dict[Node, int] = {}
+    for i, step in enumerate(steps):
+        for node in [*step.reads, *step.stored]:
+            last[node] = i
+    arena = Arena()
+    held: dict[Node, tuple[int, int]] = {}
+    for i, step in enumerate(steps):
+        dying = [n for n in step.reads if last[n] == i and n in held]
+        for node in step.stored:
+            if node in places:
+                continue
+            size = -(-max(nbytes(node), 1) // ALIGN) * ALIGN
+            heir = _heir(step, node, dying, size, held)
+            if heir is not None:
+                dying.remove(heir)
+                held[node] = held.pop(heir)
+            else:
+                held[node] = (arena.take(size), size)
+            places[node] = (arena_slot, held[node][0])
+        for node in [*dying, *[n for n in step.stored if last[n] == i and n in held]]:
+            arena.give(*held.pop(node))
+    return places, arena.size
+
+
+def _heir(
+    step: Step, node: Node, dying: Sequence[Node], size: int, held: Mapping[Node, tuple[int, int]]
+) -> Node | None:
+    """A buffer read for the last time that may be overwritten in place."""
+    for root in step.roots:
+        if root.node is node:
+            for other in dying:
+                if held[other][1] == size and in_place(step, root, other):
+                    return other
+    return None
