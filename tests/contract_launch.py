@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import mmap
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from treadle.codegen.contract import Schedule, Step, render_contraction, schedule
-from treadle.codegen.image import Memory, link
+from treadle.codegen.contract import Schedule, render_contraction, schedule
+from treadle.codegen.executable import place
+from treadle.codegen.image import link
 from treadle.codegen.jit import compile_module, new_module
 from treadle.codegen.target import Target, host
 from treadle.ir.contraction import Contraction
 
-KERNEL = ctypes.CFUNCTYPE(
+_KERNEL = ctypes.CFUNCTYPE(
     ctypes.c_int64,
     ctypes.c_void_p,
     ctypes.c_void_p,
@@ -25,46 +27,48 @@ KERNEL = ctypes.CFUNCTYPE(
     ctypes.c_int64,
     ctypes.c_int64,
 )
-_memory = Memory()
 
 
 def aligned(size: int) -> np.ndarray:
-    """Bytes at a multiple of 64."""
-    raw = np.full(size + 64, 0xAB, np.uint8)
+    """Bytes at a multiple of 64, filled with what no result should be."""
+    raw = np.full(size + 64, 0xA5, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size]
 
 
-@dataclass
+def guarded(values: np.ndarray) -> np.ndarray:
+    """A copy that ends where the readable memory ends: reading behind it crashes."""
+    page = mmap.PAGESIZE
+    size = values.nbytes
+    room = size + -size % page + page
+    memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    assert protect(start + room - page, page, 0) == 0
+    copy = np.frombuffer(memory, np.uint8, size, room - page - size).view(values.dtype)
+    copy[...] = values.ravel()
+    return copy
+
+
 class Compiled:
     """A contraction's code, and how long it took to make."""
 
-    contraction: Contraction
-    target: Target
-    function: Any
-    seconds: float
-    code_bytes: int
-    assembly: Callable[[], str]
+    def __init__(self, contraction: Contraction, target: Target | None = None) -> None:
+        self.contraction = contraction
+        self.target = target or host()
+        start = time.perf_counter()
+        module = new_module(self.target)
+        render_contraction(module, contraction, self.target, "kernel")
+        self.stages = compile_module(str(module), self.target)
+        image = link(self.stages.object)
+        self.seconds = time.perf_counter() - start
+        self.code_bytes = len(image.code)
+        self.function: Any = _KERNEL(place([image])[0] + image.symbols["kernel"])
 
     def bind(self, sizes: Sequence[int], buffers: Sequence[np.ndarray]) -> Bound:
         """The launches for these sizes and arrays (A, B, extras, outputs)."""
         return Bound(self, schedule(self.contraction, sizes, self.target), buffers)
-
-
-def compiled(contraction: Contraction, target: Target | None = None) -> Compiled:
-    """Renders and compiles a contraction."""
-    target = target or host()
-    start = time.perf_counter()
-    module = new_module(target)
-    render_contraction(module, contraction, target, "kernel")
-    stages = compile_module(module, target)
-    image = link(stages.object)
-    base = _memory.place([image])[0]
-    function = KERNEL(base + image.symbols["kernel"])
-    seconds = time.perf_counter() - start
-    return Compiled(
-        contraction, target, function, seconds, len(image.code), lambda: stages.assembly
-    )
 
 
 class Bound:
@@ -73,8 +77,7 @@ class Bound:
     def __init__(self, code: Compiled, plan: Schedule, buffers: Sequence[np.ndarray]) -> None:
         self.code = code
         self.plan = plan
-        self.workspace = aligned(plan.workspace)
-        self.buffers = [*buffers, self.workspace]
+        self.buffers = [*buffers, aligned(plan.workspace)]
         self.scratch = [aligned(plan.scratch) for _ in range(2)]
         self.slots = np.array([b.ctypes.data for b in self.buffers], np.int64)
         pairs = [number for i in range(len(self.buffers)) for number in (i, 0)]
@@ -83,8 +86,7 @@ class Bound:
     def run(self, cut: Callable[[int], Sequence[int]] = lambda tasks: (0, tasks)) -> None:
         """Runs all steps on this thread; `cut` gives the bounds of the calls for some tasks."""
         for step, params in zip(self.plan.steps, self.params, strict=True):
-            bounds = list(cut(step.tasks))
-            for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            for number, (begin, end) in enumerate(itertools.pairwise(cut(step.tasks))):
                 self._call(params, self.scratch[number % 2], begin, end)
 
     def run_threads(self) -> None:
@@ -109,6 +111,3 @@ class Bound:
             self.slots.ctypes.data, params.ctypes.data, scratch.ctypes.data, begin, end
         )
         assert code == 0
-
-
-_ = Step

@@ -187,7 +187,9 @@ class _Maker:
         return [
             Alloc(register, dtype, Const(1)),
             Store(register, Const(0), Const(op == "and", dtype)),
-            For(v.name, COLUMNS, Accumulate(register, Const(0), op, self.value(dtype, v)), "vector"),
+            For(
+                v.name, COLUMNS, Accumulate(register, Const(0), op, self.value(dtype, v)), "vector"
+            ),
             Store(self.output(dtype), Var("t"), Load(register, Const(0), dtype)),
         ]
 

@@ -22,8 +22,16 @@ Names of operators:
                where ok is false · bitcast(x)
 
 `max` and `min` give NaN if either side is NaN; `round` is to even; `floordiv` and `mod` follow
-Python (sign of the divisor); `rem` follows C; integer division by zero gives 0 (-1 for `rem` is
-never produced). `pow` on integers wraps. Bool is stored as one byte, 0 or 1.
+Python (sign of the divisor); `rem` follows C; integers wrap, and dividing them by zero gives 0.
+Casts of floats to integers that do not fit give an unspecified number. Bool is stored as one byte,
+0 or 1; on it `add` is `or` and `mul` is `and`. float16 and bfloat16 are computed in float32 and
+rounded where they are stored or cast; a register holds them unrounded. A sum with a product,
+`a * b + c`, may be rounded once or twice. `philox` is word `counter` of the stream `key`, both
+int64, as `ir/philox.py` defines it.
+
+A kernel may work in place: an `in` buffer may be the memory of an `out` buffer if each of its
+elements is read before it is written, by the very same turn of the loops; an `in` buffer counts as
+unchanged for the whole kernel. Nothing else may overlap.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""How a contraction is cut: blocks that stay in the caches, tasks enough for many threads.
+
+Every number here depends on sizes and tile alone, never on the number of threads, so results are
+the same for any. The constants come from measurements on cores with 32 KiB and 512 KiB of first-
+and second-level cache, and suit all with more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
+from treadle.codegen.contract.tile import Tile
+
+_PANEL_BYTES: Final = 128 << 10
+"""A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
+_A_BYTES: Final = 192 << 10
+"""A block of A stays there too while panels of B pass."""
+_COLUMNS: Final = 512
+"""The widest block: wider would not make packing A cheaper, but B would not stay near."""
+_ROWS: Final = 4
+"""Tiles of rows in the lowest block, as long as there is a choice."""
+_PACK_COLUMNS: Final = 192
+"""Columns against which packing A pays: below, its rows are read in place."""
+_SCATTERED: Final = 128
+"""The depth of blocks whose rows of k lie apart, each in a line of its own, perhaps in a page of
+its own: so many stay in the first-level cache."""
+_TASK: Final = 1 << 19
+"""Multiply-adds worth a task of their own: about 10 microseconds."""
+_TASKS: Final = 32
+"""Tasks for any number of threads that we expect, with slack for uneven ones."""
+_SLICE: Final = 1024
+"""The least depth of a slice of k: its sums are written and read once more."""
+_LONG: Final = 8
+"""k is sliced where it is so many times longer than the result's sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The sizes of one contraction, and how its operands can be read.
+
+    `a_along`: A has unit stride along k. `a_in_place`, `b_in_place`: the operand has the
+    accumulator's type, and B one stride along k and unit stride along n.
+    """
+
+    batches: int
+    m: int
+    n: int
+    k: int
+    a_along: bool
+    a_in_place: bool
+    b_in_place: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Blocks in elements, multiples of the tile; `slice` in elements of k; the ways to read."""
+
+    m_block: int
+    n_block: int
+    k_block: int
+    slice: int
+    pack_a: bool
+    b_mode: int
+
+
+def cut(p: Problem, tile: Tile) -> Cuts:
+    """Decides all cuts of a problem with at least one result."""
+    columns = min(up(p.n, tile.width), up(_COLUMNS, tile.width))
+    direct = p.b_in_place and p.m <= _ROWS * tile.rows
+    pack_a = not p.a_in_place or columns >= _PACK_COLUMNS
+    k_block = _depth(p, tile, direct or not (pack_a or p.a_along))
+    rows = max(_ROWS * tile.rows, _A_BYTES // (k_block * tile.itemsize))
+    m_blocks, n_blocks = ceil(p.m / rows), ceil(p.n / columns)
+
+    wanted = min(_TASKS, p.batches * p.m * p.n * p.k // _TASK)
+    slices = 1
+    if m_blocks * n_blocks * p.batches < wanted and p.k >= _LONG * max(p.m, p.n):
+        slices = max(1, min(ceil(wanted / (m_blocks * n_blocks * p.batches)), p.k // _SLICE))
+    wanted = ceil(wanted / (p.batches * slices))
+    if m_blocks * n_blocks < wanted:
+        # Rows of A in place, along k, suffer no narrow block. All else is better cut along m.
+        if p.m < 2 * p.n and p.a_along and p.a_in_place:
+            m_blocks = max(1, p.m // rows)
+            n_blocks = min(ceil(p.n / tile.width), ceil(wanted / m_blocks))
+        else:
+            m_blocks = max(m_blocks, min(ceil(wanted / n_blocks), p.m // (_ROWS * tile.rows)))
+    m_block = up(ceil(p.m / m_blocks), tile.rows)
+    n_block = up(ceil(p.n / n_blocks), tile.width)
+    shared = SHARED if p.m > m_block else LOCAL
+    return Cuts(
+        m_block,
+        n_block,
+        k_block,
+        up(ceil(p.k / slices), k_block) if slices > 1 else max(1, p.k),
+        not p.a_in_place or (pack_a and n_block >= _PACK_COLUMNS),
+        DIRECT if direct else shared,
+    )
+
+
+def _depth(p: Problem, tile: Tile, scattered: bool) -> int:
+    """Blocks of k, all of nearly the same depth."""
+    most = _SCATTERED if scattered else _PANEL_BYTES // (tile.width * tile.itemsize)
+    return up(max(1, ceil(p.k / max(1, ceil(p.k / most)))), 8)
+
+
+def up(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple
