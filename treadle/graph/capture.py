@@ -132,10 +132,10 @@ class Trace:
         "leaf_handles",
         "leaves",
         "origins",
-        "started",
         "saved",
         "serial",
         "sources",
+        "started",
         "state",
     )
 
