@@ -49,9 +49,18 @@ _UNSHARED: Final = _reference_counts([object()])[0]
 
 
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
-    """The inputs whose memory nobody will read again: a plan may write results there."""
+    """The inputs whose memory nobody will read again: a plan may write results there.
+
+    Adopted memory belongs to somebody else, whatever the count of references to its buffer says.
+    """
     counts = _reference_counts(leaves)
-    return tuple([i for i, n in enumerate(counts) if n == _UNSHARED and type(leaves[i]) is Buffer])
+    return tuple(
+        [
+            i
+            for i, n in enumerate(counts)
+            if n == _UNSHARED and type(leaf := leaves[i]) is Buffer and leaf.owner is None
+        ]
+    )
 
 
 def submit(trace: Trace) -> list[Any]:
