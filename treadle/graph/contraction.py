@@ -61,7 +61,7 @@ def lower_contraction(
         dims=(len(dims[0]), len(dims[1]), len(dims[2]), len(dims[3])),
         a=_operand(left, dims, "kmn"),
         b=_operand(right, dims, "nkm"),
-        extras=tuple([_operand(e, dims, "nmk") for e in epilogue.extras]),
+        extras=tuple([_extra(e, dims) for e in epilogue.extras]),
         out=tuple([_operand(o, dims, "nmk") for o in outs]),
         accumulator=group.node.dtype,
         outputs=outputs,
@@ -160,6 +160,13 @@ def _operand(access: _Access, dims: Sequence[Dims], prefer: str) -> Operand:
         if inner and access.step.get(inner[-1][0]) == 1:
             return Operand(access.node.dtype, name)
     return Operand(access.node.dtype, "")
+
+
+def _extra(access: _Access, dims: Sequence[Dims]) -> Operand:
+    """An extra operand: `"0"` where one value serves a whole row of the result."""
+    if not any(access.step.get(atom) for atom, _ in dims[2]):
+        return Operand(access.node.dtype, "0")
+    return _operand(access, dims, "nmk")
 
 
 class _Epilogue:
