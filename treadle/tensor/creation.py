@@ -54,7 +54,8 @@ def from_numpy(array: Any) -> Tensor:
 
 def _address(array: Any) -> int:
     # `array.ctypes` takes a microsecond and more; a loader adopts two arrays for every batch.
-    if array.nbytes and array.flags.writeable:
+    # (bfloat16, which NumPy takes for a record, has no buffer interface.)
+    if array.nbytes and array.flags.writeable and array.dtype.kind != "V":
         return addressof(c_char.from_buffer(array))
     address: int = array.ctypes.data
     return address
