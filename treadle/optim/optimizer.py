@@ -15,14 +15,10 @@ from itertools import chain
 from typing import Any, Final
 
 from treadle.base import dtype as dt
-from treadle.base.lazy import LazyModule
 from treadle.tensor import Tensor, flush, set_grad_enabled, tensor, zeros_like
 from treadle.tensor import primitive as pr
-from treadle.tensor.creation import from_numpy
 from treadle.tensor.record import on_replay, recorder, step_done, update
 from treadle.tensor.tensor_class import RemovableHandle
-
-np = LazyModule("numpy")
 
 Rule = Callable[..., tuple[Any, ...]]
 Group = dict[str, Any]
@@ -46,12 +42,12 @@ def zeros_for(p: Any) -> Any:
 
     The first step is then recorded as all later ones are, and compiles one plan for all.
     """
-    return from_numpy(np.zeros(tuple(p._node.shape), p._node.dtype.numpy))
+    return filled_for(p, 0.0)
 
 
 def filled_for(p: Any, value: float) -> Any:
     """One value in a parameter's shape, in memory at once."""
-    return from_numpy(np.full(tuple(p._node.shape), value, p._node.dtype.numpy))
+    return pr.in_memory(tuple(p._node.shape), value, p._node.dtype)
 
 
 def _group_body(*args: Any) -> tuple[Any, ...]:
