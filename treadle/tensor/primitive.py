@@ -241,7 +241,11 @@ class _Boundary:
     def __init__(self, inputs: list[int], outputs: list[int], function: Any) -> None:
         self.inputs = inputs
         self.outputs = outputs
+        self.first = outputs[0]
         self.function = function
+
+    def free(self) -> None:
+        """Nothing was saved."""
 
     def backward(self, gradients: list[Any]) -> list[Any]:
         """The gradients of the inputs."""
@@ -257,7 +261,5 @@ def boundary(tensors: Sequence[Any], function: Callable[[list[Any]], list[Any]])
     out = [record1(view.ALIAS, x) for x in tensors]
     places = [x._pos for x in out]
     # A walk goes from last to first: at the first of them the gradients of all are known.
-    for place in places[1:]:
-        trace.functions[place] = None
-    trace.functions[places[0]] = _Boundary(inputs, places, function)
+    trace.functions.update(dict.fromkeys(places, _Boundary(inputs, places, function)))
     return out
