@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from treadle.optim.optimizer import Group, Optimizer, number, zeros_for
@@ -54,10 +55,12 @@ class SGD(Optimizer):
 
     def _update(self, group: Group, params: list[Any]) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
-        decay, lr = number(group["weight_decay"]), number(group["lr"])
-        flags = (decay != 0, group["nesterov"], group["maximize"])
+        flags = (group["weight_decay"] != 0, group["nesterov"], group["maximize"])
         if momentum == 0:
-            self._record(_plain, params, (), (lr, decay), flags)
+            self._record(
+                _plain, params, (), lambda: (number(group["lr"]), number(group["weight_decay"])),
+                flags,
+            )  # fmt: skip
             return
         names = ("momentum_buffer",)
         fresh = [p for p in params if self.state[p].get("momentum_buffer") is None]
@@ -65,12 +68,21 @@ class SGD(Optimizer):
             self.state[p]["momentum_buffer"] = zeros_for(p)
         # The first step takes the gradient undamped: without damping that is no special case.
         first = set(map(id, fresh)) if dampening else set()
-        for part, keep in (
-            ([p for p in params if id(p) in first], 1.0),
-            ([p for p in params if id(p) not in first], 1.0 - dampening),
-        ):
+        if not first:
+            self._record(_with_momentum, params, names, _numbers(group, False), flags)
+            return
+        for is_first in (True, False):
+            part = [p for p in params if (id(p) in first) is is_first]
             if part:
-                self._record(_with_momentum, part, names, (lr, decay, momentum, keep), flags)
+                self._record(_with_momentum, part, names, _numbers(group, is_first), flags)
+
+
+def _numbers(group: Group, undamped: bool) -> Callable[[], tuple[float, ...]]:
+    def numbers() -> tuple[float, ...]:
+        keep = 1.0 if undamped else 1.0 - group["dampening"]
+        return number(group["lr"]), number(group["weight_decay"]), group["momentum"], keep
+
+    return numbers
 
 
 def _gradient(p: Any, g: Any, decay: Any, has_decay: bool, maximize: bool) -> Any:

@@ -415,6 +415,7 @@ def rebind(t: Any, value: Any) -> None:
     trace = _LOCAL.recorder.trace
     pos = position(trace, value)
     node = value._node
+    trace.written.append((ref(t), t._pos if t._trace is trace else t._buffer))
     if t._needs == LEAF:
         # It stays a leaf: gradients of what is computed from it later are collected at it.
         start = trace.state
@@ -439,7 +440,7 @@ def rebind(t: Any, value: Any) -> None:
 def update(
     body: Callable[..., Any],
     tensors: Sequence[Any],
-    numbers: tuple[float, ...],
+    numbers: Callable[[], tuple[float, ...]],
     dtype: DType,
     attrs: tuple[Any, ...],
     targets: Sequence[Any],
@@ -448,19 +449,23 @@ def update(
     one transition.
 
     The targets are among the tensors, and leaves or constants. The numbers reach the body as
-    scalars of `dtype` that are inputs of the plan: others compile nothing.
+    scalars of `dtype` that are inputs of the plan: others compile nothing, and a compiled function
+    asks for them anew at each replay.
     """
     recorder = _LOCAL.recorder
     trace = recorder.trace
     positions = tuple(
         [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in tensors]
     )
-    key = (body, attrs, positions, len(numbers), dtype, "update")
+    values = numbers()
+    if trace.sources is not None:
+        _ask_again(recorder, trace, values, numbers)
+    key = (body, attrs, positions, len(values), dtype, "update")
     start = trace.state
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        scalars = [scalar(value, dtype) for value in numbers]
+        scalars = [hold(trace, trace.scalar(value, dtype)) for value in values]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
             rebind(t, value)
@@ -470,20 +475,37 @@ def update(
             table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
         return
     trace.state = found.end
-    trace.leaves.extend(numbers)
+    trace.leaves.extend(values)
     trace.leaves.extend(found.scalars)
-    handles = trace.handles
+    handles, written = trace.handles, trace.written
     for t, state in zip(targets, found.result, strict=True):
         if t._needs == LEAF:
             trace.leaf_handles[state.pos] = t
         else:
             t._needs = state.needs
+        handle = ref(t)
+        handles.append(handle)
+        written.append((handle, t._pos))
         t._trace = trace
         t._pos = state.pos
         t._node = state.node
         t._buffer = None
         t._version += 1
-        handles.append(ref(t))
+
+
+def _ask_again(
+    recorder: Recorder, trace: Trace, values: tuple[float, ...], numbers: Callable[[], Any]
+) -> None:
+    """While a function is compiled: lets each replay ask for the numbers that come next."""
+    held = [values]
+
+    def ask() -> None:
+        held[0] = numbers()
+
+    if recorder.capture is not None:
+        recorder.capture.callbacks.append(ask)
+    for i in range(len(values)):
+        trace.sources[len(trace.leaves) + i] = lambda i=i: held[0][i]
 
 
 def refresh(t: Any) -> None:
