@@ -10,6 +10,11 @@ import numpy as np
 import treadle
 
 
+def listed(text: str) -> list[str]:
+    """The expressions of a table, which stand two spaces or a line apart."""
+    return [e for line in text.strip().splitlines() for e in line.strip().split("  ")]
+
+
 def tensors(module: Any, arrays: Sequence[Any], gradients: bool) -> list[Any]:
     """The arrays as tensors of a library, floating-point ones as leaves that take gradients."""
     out = []

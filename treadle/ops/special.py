@@ -126,7 +126,9 @@ def _host(
         name=name, kind="host", attr_names=attr_names,
         infer=lambda x, *a: (x.shape, require_float(name, x)), vjp=per_input(gradient),
         lower=no_lowering, ref=ref,
-        samples=tuple(Sample((Arg((3, 5), d, low, high),), attrs) for d in (dt.float32, dt.float64)),
+        samples=tuple(
+            Sample((Arg((3, 5), d, low, high),), attrs) for d in (dt.float32, dt.float64)
+        ),
         doc=doc,
     )  # fmt: skip
 

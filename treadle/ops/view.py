@@ -12,6 +12,7 @@ from treadle.base.shape import Shape
 from treadle.ir.loop import Binary, Const, Expr, Select
 from treadle.ir.node import Node
 from treadle.ops.table import (
+    NO_GRADIENT,
     TABLE,
     Arg,
     Index,
@@ -413,6 +414,20 @@ ALIAS: Final = Op(
     ref=lambda x: x,
     samples=(Sample((Arg((3, 4)),)),),
     doc="the same value as another one for autograd: detach, leaves, results of a Function",
+)
+
+
+RESULT: Final = Op(
+    name="result",
+    kind="gather",
+    attr_names=(),
+    infer=lambda x, *sources: (x.shape, x.dtype),
+    vjp=NO_GRADIENT,
+    lower=lambda node, index, read: read(0, index),
+    ref=lambda x, *sources: x,
+    samples=(),
+    doc="input 0, which a custom Function computed from the other inputs: only these edges tell "
+    "how gradients flow, and the Function itself differentiates",
 )
 
 

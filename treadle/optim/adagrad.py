@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from treadle.optim.adam import require
@@ -50,17 +49,11 @@ class Adagrad(Optimizer):
     def _update(self, group: Group, params: list[Any]) -> None:
         start = group["initial_accumulator_value"]
         for part in self._advance(params, ("sum",), lambda p: filled_for(p, start)):
-            numbers = _adagrad_numbers(group, self.state[part[0]])
+            step = self.state[part[0]]["step"]
+            rate = number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
+            numbers = (rate, group["eps"], number(group["weight_decay"]))
             flags = (group["weight_decay"] != 0, group["maximize"])
             self._record(_adagrad, part, ("sum",), numbers, flags)
-
-
-def _adagrad_numbers(group: Group, state: dict[str, Any]) -> Callable[[], tuple[float, ...]]:
-    def numbers() -> tuple[float, ...]:
-        rate = number(group["lr"]) / (1 + (state["step"] - 1) * group["lr_decay"])
-        return rate, group["eps"], number(group["weight_decay"])
-
-    return numbers
 
 
 def _adagrad(p: Any, g: Any, s: Any, rate: Any, eps: Any, decay: Any, has_decay: bool,
@@ -102,11 +95,8 @@ class Adadelta(Optimizer):
 
     def _update(self, group: Group, params: list[Any]) -> None:
         names = ("square_avg", "acc_delta")
-
-        def numbers() -> tuple[float, ...]:
-            rho = group["rho"]
-            return number(group["lr"]), rho, 1 - rho, group["eps"], number(group["weight_decay"])
-
+        rho = group["rho"]
+        numbers = (number(group["lr"]), rho, 1 - rho, group["eps"], number(group["weight_decay"]))
         self._advance(params, names)
         flags = (group["weight_decay"] != 0, group["maximize"])
         self._record(_adadelta, params, names, numbers, flags)

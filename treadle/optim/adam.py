@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from treadle.optim.optimizer import Group, Optimizer, number
@@ -63,26 +62,21 @@ class Adam(Optimizer):
         })  # fmt: skip
 
     def _update(self, group: Group, params: list[Any]) -> None:
-        amsgrad, decoupled = group["amsgrad"], group["decoupled_weight_decay"]
-        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
-        decay = 0 if group["weight_decay"] == 0 else 2 if decoupled else 1
-        for part in self._advance(params, names):
-            numbers = _numbers(group, self.state[part[0]], decoupled)
-            self._record(_adam, part, names, numbers, (amsgrad, decay, group["maximize"]))
-
-
-def _numbers(
-    group: Group, state: dict[str, Any], decoupled: bool
-) -> Callable[[], tuple[float, ...]]:
-    def numbers() -> tuple[float, ...]:
         beta1, beta2 = map(number, group["betas"])
         lr, decay = number(group["lr"]), number(group["weight_decay"])
-        step = state["step"]
+        amsgrad, decoupled = group["amsgrad"], group["decoupled_weight_decay"]
+        names = _AMSGRAD if amsgrad else _PLAIN
+        flags = (amsgrad, 0 if decay == 0 else 2 if decoupled else 1, group["maximize"])
         shrink = 1 - lr * decay if decoupled else decay
-        rate, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
-        return rate, root, group["eps"], 1 - beta1, beta2, 1 - beta2, shrink
+        for part in self._advance(params, names):
+            step = self.state[part[0]]["step"]
+            rate, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+            numbers = (rate, root, group["eps"], 1 - beta1, beta2, 1 - beta2, shrink)
+            self._record(_adam, part, names, numbers, flags)
 
-    return numbers
+
+_PLAIN = ("exp_avg", "exp_avg_sq")
+_AMSGRAD = (*_PLAIN, "max_exp_avg_sq")
 
 
 def _adam(p: Any, g: Any, m: Any, v: Any, *rest: Any) -> tuple[Any, ...]:

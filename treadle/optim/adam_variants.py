@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from treadle.optim.adam import require, require_betas
 from treadle.optim.optimizer import Group, Optimizer, number
-from treadle.tensor.record import on_replay
 
-Numbers = Callable[[], tuple[float, ...]]
+Numbers = tuple[float, ...]
 
 
 def _decayed(p: Any, g: Any, decay: int, shrink: Any, maximize: bool) -> tuple[Any, Any]:
@@ -71,13 +69,8 @@ class NAdam(Optimizer):
         names = ("exp_avg", "exp_avg_sq")
         for part in self._advance(params, names):
             states = [self.state[p] for p in part]
-
-            def grow(states: list[Any] = states) -> None:
-                for state in states:
-                    state["mu_product"] = state.get("mu_product", 1.0) * _mu(group, state["step"])
-
-            grow()
-            on_replay(grow)
+            for state in states:
+                state["mu_product"] = state.get("mu_product", 1.0) * _mu(group, state["step"])
             flags = (_decay(group), group["maximize"])
             self._record(_nadam, part, names, _nadam_numbers(group, states[0]), flags)
 
@@ -87,16 +80,13 @@ def _mu(group: Group, step: int) -> float:
 
 
 def _nadam_numbers(group: Group, state: dict[str, Any]) -> Numbers:
-    def numbers() -> tuple[float, ...]:
-        beta1, beta2 = map(number, group["betas"])
-        lr, step, product = number(group["lr"]), state["step"], state["mu_product"]
-        mu, following = _mu(group, step), _mu(group, step + 1)
-        return (
-            lr * (1 - mu) / (1 - product), lr * following / (1 - product * following),
-            1 - beta2**step, group["eps"], 1 - beta1, beta2, 1 - beta2, _shrink(group),
-        )  # fmt: skip
-
-    return numbers
+    beta1, beta2 = map(number, group["betas"])
+    lr, step, product = number(group["lr"]), state["step"], state["mu_product"]
+    mu, following = _mu(group, step), _mu(group, step + 1)
+    return (
+        lr * (1 - mu) / (1 - product), lr * following / (1 - product * following),
+        1 - beta2**step, group["eps"], 1 - beta1, beta2, 1 - beta2, _shrink(group),
+    )  # fmt: skip
 
 
 def _nadam(p: Any, g: Any, m: Any, v: Any, by_gradient: Any, by_mean: Any, correction: Any,
@@ -138,21 +128,18 @@ class RAdam(Optimizer):
 
 
 def _radam_numbers(group: Group, state: dict[str, Any]) -> Numbers:
-    def numbers() -> tuple[float, ...]:
-        beta1, beta2 = map(number, group["betas"])
-        step = state["step"]
-        correction = 1 - beta2**step
-        longest = 2 / (1 - beta2) - 1
-        length = longest - 2 * step * beta2**step / correction
-        rate = number(group["lr"]) / (1 - beta1**step)
-        plain, adaptive = rate, 0.0
-        if length > 5.0:
-            rectified = (length - 4) * (length - 2) * longest
-            scale = (longest - 4) * (longest - 2) * length
-            plain, adaptive = 0.0, rate * (rectified / scale * correction) ** 0.5
-        return plain, adaptive, group["eps"], 1 - beta1, beta2, 1 - beta2, _shrink(group)
-
-    return numbers
+    beta1, beta2 = map(number, group["betas"])
+    step = state["step"]
+    correction = 1 - beta2**step
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * step * beta2**step / correction
+    rate = number(group["lr"]) / (1 - beta1**step)
+    plain, adaptive = rate, 0.0
+    if length > 5.0:
+        rectified = (length - 4) * (length - 2) * longest
+        scale = (longest - 4) * (longest - 2) * length
+        plain, adaptive = 0.0, rate * (rectified / scale * correction) ** 0.5
+    return plain, adaptive, group["eps"], 1 - beta1, beta2, 1 - beta2, _shrink(group)
 
 
 def _radam(p: Any, g: Any, m: Any, v: Any, plain: Any, adaptive: Any, eps: Any, share1: Any,
@@ -192,12 +179,9 @@ class Adamax(Optimizer):
 
 
 def _adamax_numbers(group: Group, state: dict[str, Any]) -> Numbers:
-    def numbers() -> tuple[float, ...]:
-        beta1, beta2 = map(number, group["betas"])
-        rate = number(group["lr"]) / (1 - beta1 ** state["step"])
-        return rate, group["eps"], 1 - beta1, beta2, _shrink(group)
-
-    return numbers
+    beta1, beta2 = map(number, group["betas"])
+    rate = number(group["lr"]) / (1 - beta1 ** state["step"])
+    return rate, group["eps"], 1 - beta1, beta2, _shrink(group)
 
 
 def _adamax(p: Any, g: Any, m: Any, u: Any, rate: Any, eps: Any, share1: Any, beta2: Any,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from treadle.tensor.record import on_replay, recorder, step_done, update
 from treadle.tensor.tensor_class import RemovableHandle
 
 Rule = Callable[..., tuple[Any, ...]]
-Numbers = Callable[[], tuple[float, ...]]
+Numbers = tuple[float, ...]
 Group = dict[str, Any]
 
 
@@ -90,6 +90,10 @@ class Optimizer:
             )
         self.state: defaultdict[Any, Any] = defaultdict(dict)
         self.param_groups = []
+        # While a compiled function is recorded: the numbers of this step, which replays renew;
+        # while it is replayed: those collected so far.
+        self._fresh: list[float] | None = None
+        self._numbers: list[float] | None = None
         self._hooks: dict[str, dict[int, Callable[..., Any]]] = {"pre": {}, "post": {}}
         groups = list(params)
         if not groups:
@@ -187,11 +191,16 @@ class Optimizer:
         loss = self._evaluate(closure)
         mode = recorder()
         before, mode.grad = mode.grad, False
+        fresh = self._fresh = [] if mode.capture is not None else None
         try:
+            parts = []
             for group in self.param_groups:
                 params = [p for p in group["params"] if p._grad is not None]
                 if params:
+                    parts.append((group, params))
                     self._update(group, params)
+            if fresh is not None:
+                on_replay(lambda: self._renumber(parts, fresh))
         finally:
             mode.grad = before
         return loss
@@ -201,6 +210,16 @@ class Optimizer:
             return None
         with set_grad_enabled(True):
             return closure()
+
+    def _renumber(self, parts: list[tuple[Group, list[Any]]], fresh: list[float]) -> None:
+        """Goes through a step for its numbers alone: what a replayed step must be given anew."""
+        self._numbers = []
+        try:
+            for group, params in parts:
+                self._update(group, params)
+            fresh[:] = self._numbers
+        finally:
+            self._numbers = None
 
     def _update(self, group: Group, params: list[Any]) -> None:
         """Records the update of the parameters of a group that have a gradient."""
@@ -214,16 +233,23 @@ class Optimizer:
 
         Args:
             names: of the tensors of the state that the rule takes and gives.
-            numbers: gives the hyper-parameters that may change from step to step.
+            numbers: hyper-parameters that may change from step to step.
             flags: what decides the form of the computation.
         """
+        if self._numbers is not None:
+            self._numbers.extend(numbers)
+            return
         state = self.state
         kept = [[state[p][name] for p in params] for name in names]
         targets = [*params, *chain.from_iterable(kept)]
         tensors = [*params, *[p._grad for p in params], *targets[len(params) :]]
         dtype = dt.float64 if params[0]._node.dtype is dt.float64 else dt.float32
         attrs = (rule, len(params), len(names), flags)
-        update(_group_body, tensors, numbers, dtype, attrs, targets)
+        fresh, sources = self._fresh, None
+        if fresh is not None:
+            sources = [partial(fresh.__getitem__, len(fresh) + i) for i in range(len(numbers))]
+            fresh.extend(numbers)
+        update(_group_body, tensors, numbers, dtype, attrs, targets, sources)
 
     def _keep(
         self, params: list[Any], names: tuple[str, ...], fresh: Callable[[Any], Any] = zeros_for
@@ -246,15 +272,10 @@ class Optimizer:
                 state["step"] = 0
                 self._keep([p], names, fresh)
 
-        def count() -> None:
-            for state in states:
-                state["step"] += 1
-
-        count()
-        on_replay(count)
         parts: dict[int, list[Any]] = {}
         for p, state in zip(params, states, strict=True):
-            parts.setdefault(state["step"], []).append(p)
+            state["step"] = step = state["step"] + 1
+            parts.setdefault(step, []).append(p)
         return list(parts.values())
 
     # --- hooks -------------------------------------------------------------------------------
@@ -286,8 +307,7 @@ class Optimizer:
             packed["params"] = [index[id(p)] for p in group["params"]]
             groups.append(packed)
         state = {
-            (index[id(k)] if isinstance(k, Tensor) else k): _saved(v)
-            for k, v in self.state.items()
+            (index[id(k)] if isinstance(k, Tensor) else k): _saved(v) for k, v in self.state.items()
         }
         return {"state": state, "param_groups": groups}
 
@@ -371,5 +391,3 @@ def _loaded(value: Any, p: Any, key: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_loaded(v, p) for v in value)
     return value
-
-

@@ -48,14 +48,11 @@ class RMSprop(Optimizer):
             "square_avg", *(("momentum_buffer",) if moves else ()),
             *(("grad_avg",) if centered else ()),
         )  # fmt: skip
-
-        def numbers() -> tuple[float, ...]:
-            alpha = group["alpha"]
-            return (
-                number(group["lr"]), alpha, 1 - alpha, group["eps"], group["momentum"],
-                number(group["weight_decay"]),
-            )  # fmt: skip
-
+        alpha = group["alpha"]
+        numbers = (
+            number(group["lr"]), alpha, 1 - alpha, group["eps"], group["momentum"],
+            number(group["weight_decay"]),
+        )  # fmt: skip
         self._advance(params, names)
         flags = (moves, centered, group["weight_decay"] != 0, group["maximize"])
         self._record(_rmsprop, params, names, numbers, flags)

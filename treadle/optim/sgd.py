@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from treadle.optim.optimizer import Group, Optimizer, number, zeros_for
@@ -55,34 +54,23 @@ class SGD(Optimizer):
 
     def _update(self, group: Group, params: list[Any]) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
-        flags = (group["weight_decay"] != 0, group["nesterov"], group["maximize"])
+        lr, decay = number(group["lr"]), number(group["weight_decay"])
+        flags = (decay != 0, group["nesterov"], group["maximize"])
         if momentum == 0:
-            self._record(
-                _plain, params, (), lambda: (number(group["lr"]), number(group["weight_decay"])),
-                flags,
-            )  # fmt: skip
+            self._record(_plain, params, (), (lr, decay), flags)
             return
         names = ("momentum_buffer",)
         fresh = [p for p in params if self.state[p].get("momentum_buffer") is None]
         for p in fresh:
             self.state[p]["momentum_buffer"] = zeros_for(p)
-        # The first step takes the gradient undamped: without damping that is no special case.
-        first = set(map(id, fresh)) if dampening else set()
-        if not first:
-            self._record(_with_momentum, params, names, _numbers(group, False), flags)
-            return
-        for is_first in (True, False):
-            part = [p for p in params if (id(p) in first) is is_first]
-            if part:
-                self._record(_with_momentum, part, names, _numbers(group, is_first), flags)
-
-
-def _numbers(group: Group, undamped: bool) -> Callable[[], tuple[float, ...]]:
-    def numbers() -> tuple[float, ...]:
-        keep = 1.0 if undamped else 1.0 - group["dampening"]
-        return number(group["lr"]), number(group["weight_decay"]), group["momentum"], keep
-
-    return numbers
+        if fresh and dampening:
+            # The first step takes the gradient undamped.
+            self._record(_with_momentum, fresh, names, (lr, decay, momentum, 1.0), flags)
+            done = set(map(id, fresh))
+            params = [p for p in params if id(p) not in done]
+        if params:
+            keep = 1.0 - dampening
+            self._record(_with_momentum, params, names, (lr, decay, momentum, keep), flags)
 
 
 def _gradient(p: Any, g: Any, decay: Any, has_decay: bool, maximize: bool) -> Any:

@@ -51,14 +51,14 @@ _UNSHARED: Final = _reference_counts([object()])[0]
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
     """The inputs whose memory nobody will read again: a plan may write results there.
 
-    Adopted memory belongs to somebody else, whatever the count of references to its buffer says.
+    Adopted memory is somebody else's: who gave it may read it at any time.
     """
     counts = _reference_counts(leaves)
     return tuple(
         [
             i
-            for i, n in enumerate(counts)
-            if n == _UNSHARED and type(leaf := leaves[i]) is Buffer and leaf.owner is None
+            for i, (n, leaf) in enumerate(zip(counts, leaves, strict=True))
+            if n == _UNSHARED and type(leaf) is Buffer and leaf.owner is None
         ]
     )
 

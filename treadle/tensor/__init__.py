@@ -1,6 +1,8 @@
 """Tensors: recording, the public functions, autograd, random numbers."""
 
-from treadle.tensor import autograd, random
+from types import ModuleType as _ModuleType
+
+from treadle.tensor import autograd, linalg, random
 from treadle.tensor.arithmetic import (
     abs,
     add,
@@ -8,8 +10,10 @@ from treadle.tensor.arithmetic import (
     addcmul,
     atan2,
     bitwise_and,
+    bitwise_left_shift,
     bitwise_not,
     bitwise_or,
+    bitwise_right_shift,
     bitwise_xor,
     ceil,
     clamp,
@@ -62,28 +66,157 @@ from treadle.tensor.arithmetic import (
     trunc,
     where,
 )  # fmt: skip
+from treadle.tensor.arrange import (
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    block_diag,
+    cartesian_prod,
+    column_stack,
+    concat,
+    concatenate,
+    diag,
+    diag_embed,
+    diagonal,
+    dsplit,
+    dstack,
+    fliplr,
+    flipud,
+    hsplit,
+    hstack,
+    meshgrid,
+    moveaxis,
+    pad,
+    ravel,
+    roll,
+    rot90,
+    select,
+    swapaxes,
+    swapdims,
+    tensor_split,
+    tile,
+    trace,
+    unfold,
+    vsplit,
+    vstack,
+)
 from treadle.tensor.compile import compile
-from treadle.tensor.inspect import check, eager, explain, pending, show
+from treadle.tensor.contraction import (
+    chain_matmul,
+    einsum,
+    inner,
+    kron,
+    tensordot,
+)
 from treadle.tensor.creation import (
     arange,
     as_tensor,
     asarray,
+    clone,
     empty,
     empty_like,
     eye,
     from_numpy,
     full,
     full_like,
+    is_floating_point,
+    is_tensor,
     linspace,
+    logspace,
+    numel,
     ones,
     ones_like,
     tensor,
     tril,
+    tril_indices,
     triu,
+    triu_indices,
+    vander,
     zeros,
     zeros_like,
 )  # fmt: skip
+from treadle.tensor.elementary import (
+    absolute,
+    acos,
+    acosh,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    asin,
+    asinh,
+    atan,
+    atanh,
+    cdist,
+    clip,
+    copysign,
+    cosh,
+    cross,
+    deg2rad,
+    digamma,
+    divide,
+    erfc,
+    erfinv,
+    fix,
+    float_power,
+    fmax,
+    fmin,
+    frac,
+    greater,
+    greater_equal,
+    heaviside,
+    hypot,
+    isneginf,
+    isposinf,
+    isreal,
+    ldexp,
+    less,
+    less_equal,
+    lgamma,
+    log_softmax,
+    logaddexp,
+    logaddexp2,
+    logit,
+    multiply,
+    negative,
+    not_equal,
+    polygamma,
+    positive,
+    rad2deg,
+    rsub,
+    sgn,
+    signbit,
+    sinc,
+    sinh,
+    softmax,
+    subtract,
+    true_divide,
+    xlogy,
+)
 from treadle.tensor.format import get_printoptions, printoptions, set_printoptions
+from treadle.tensor.gathering import (
+    argwhere,
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_put,
+    index_select,
+    isin,
+    masked_fill,
+    masked_scatter,
+    masked_select,
+    nonzero,
+    one_hot,
+    repeat_interleave,
+    scatter,
+    scatter_add,
+    take,
+    take_along_dim,
+)
 from treadle.tensor.grad_mode import (
     enable_grad,
     inference_mode,
@@ -91,7 +224,7 @@ from treadle.tensor.grad_mode import (
     set_grad_enabled,
 )
 from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
-from treadle.tensor.inplace import masked_fill
+from treadle.tensor.inspect import check, eager, explain, pending, show
 from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
 from treadle.tensor.movement import (
     broadcast_tensors,
@@ -113,6 +246,21 @@ from treadle.tensor.movement import (
     unflatten,
     unsqueeze,
 )  # fmt: skip
+from treadle.tensor.ordering import (
+    argsort,
+    bincount,
+    bucketize,
+    histc,
+    histogram,
+    kthvalue,
+    mode,
+    msort,
+    searchsorted,
+    sort,
+    topk,
+    unique,
+    unique_consecutive,
+)
 from treadle.tensor.promote import get_default_dtype, result_type, set_default_dtype
 from treadle.tensor.random import (
     Generator,
@@ -121,10 +269,13 @@ from treadle.tensor.random import (
     get_rng_state,
     initial_seed,
     manual_seed,
+    multinomial,
     normal,
+    poisson,
     rand,
     rand_like,
     randint,
+    randint_like,
     randn,
     randn_like,
     randperm,
@@ -149,10 +300,36 @@ from treadle.tensor.reduction import (
     norm,
     prod,
     std,
+    std_mean,
     sum,
     var,
+    var_mean,
 )  # fmt: skip
 from treadle.tensor.size import Size
+from treadle.tensor.statistics import (
+    aminmax,
+    corrcoef,
+    cov,
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    diff,
+    logcumsumexp,
+    median,
+    nan_to_num,
+    nanmean,
+    nanmedian,
+    nanquantile,
+    nansum,
+    quantile,
+    trapezoid,
+)
 from treadle.tensor.tensor_class import Tensor
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+_NAMESPACES = {"autograd", "linalg", "random"}
+__all__ = [
+    name
+    for name, value in list(globals().items())
+    if not name.startswith("_") and (not isinstance(value, _ModuleType) or name in _NAMESPACES)
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def tensor_split(
             raise ValueError(f"tensor_split: the number of sections must be positive, got {n}")
         return mv.split(input, [extent // n + (i < extent % n) for i in range(n)], dim)
     cuts = [0, *(slice(i).indices(extent)[1] for i in indices_or_sections), extent]
-    pieces = zip(cuts, cuts[1:], strict=False)
+    pieces = itertools.pairwise(cuts)
     return tuple(mv.narrow(input, dim, a, max(b - a, 0)) for a, b in pieces)
 
 
@@ -347,7 +348,6 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         grids.append(mv.expand(mv.reshape(x, column), shape))
     if swap:
         grids[0], grids[1] = grids[1], grids[0]
-        grids = [mv.transpose(x, 0, 1) for x in grids]
     return tuple(grids)
 
 

@@ -7,7 +7,7 @@ on there, with the values that were kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from treadle.base.errors import GradientError
@@ -16,7 +16,7 @@ from treadle.graph.history import reachable
 from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
-from treadle.ops.table import input_node
+from treadle.ops.table import INPUT, input_node
 from treadle.tensor.grad_mode import set_grad_enabled
 from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
@@ -49,15 +49,15 @@ class _Walk:
 
     def run(self) -> tuple[list[tuple[int, int]], frozenset[int]]:
         """The (position, gradient position) of each leaf reached, and all positions visited."""
-        leaves: list[tuple[int, int]] = []
+        leaves: list[int] = []
         visited: list[int] = []
         for pos in reachable(self.states, list(self.grads)):
             state = self.states[pos]
-            if pos not in self.grads and self.trace.functions.get(pos) is None:
+            if pos not in self.grads and pos not in self.trace.functions:
                 continue
             self._call_hooks(pos)
             if state.needs == LEAF:
-                leaves.append((pos, self.grads[pos]))
+                leaves.append(pos)
                 continue
             visited.append(pos)
             self._refuse_freed(pos, state)
@@ -65,7 +65,7 @@ class _Walk:
                 self._through_function(pos)
             else:
                 self._through_op(pos, state)
-        return leaves, frozenset(visited)
+        return [(pos, self.grads[pos]) for pos in leaves], frozenset(visited)
 
     def _refuse_freed(self, pos: int, state: State) -> None:
         op = state.node.op if state.node is not None else None
@@ -78,11 +78,25 @@ class _Walk:
             )
 
     def _call_hooks(self, pos: int) -> None:
-        for hook in self.trace.hooks.get(pos, ()):
-            g = hold(self.current, self.state(self.grads[pos]))
-            changed = hook(g)
-            if changed is not None:
-                self.grads[pos] = position(self.current, changed)
+        for hook in list(self.trace.hooks.get(pos, ())):
+            if pos in self.grads:
+                changed = self._call(hook, self._gradient(pos))
+                if changed is not None:
+                    self.grads[pos] = position(self.current, changed)
+
+    def _gradient(self, pos: int) -> Any:
+        return hold(self.current, self.state(self.grads[pos]))
+
+    def _call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Calls what a user wrote: it may read a value, which runs what is recorded so far."""
+        kept = {pos: self._gradient(pos) for pos in self.grads}
+        result = function(argument)
+        if recorder().trace is not self.current:
+            self.current = recorder().trace
+            self.grads = {pos: position(self.current, g) for pos, g in kept.items()}
+            self.recorded = self.current.state.path()
+            self.values = {}
+        return result
 
     def _through_op(self, pos: int, state: State) -> None:
         node = state.node
@@ -96,18 +110,12 @@ class _Walk:
                     self.add(source, self._transplant(gradient))
 
     def _through_function(self, pos: int) -> None:
+        """The custom backward, once for all outputs: at the first of them, which is walked last."""
         call = self.trace.functions[pos]
-        if call is None:
+        if pos != call.first:
             return
-        outputs = []
-        for out in call.outputs:
-            node = self.states[out].node
-            assert node is not None
-            if out in self.grads:
-                outputs.append(hold(self.current, self.state(self.grads[out])))
-            else:
-                outputs.append(record(FULL, (), (node.shape, 0, node.dtype)))
-        for source, gradient in zip(call.inputs, call.backward(outputs), strict=True):
+        known = [self._gradient(out) if out in self.grads else None for out in call.outputs]
+        for source, gradient in zip(call.inputs, self._call(call.backward, known), strict=True):
             if source is not None and gradient is not None and self.states[source].needs:
                 self.add(source, position(self.current, gradient))
 
@@ -170,10 +178,11 @@ class _Walk:
 
 
 def _walk(
-    trace: Trace, grads: dict[int, int]
+    trace: Trace, gradients: dict[int, Any]
 ) -> tuple[list[tuple[int, State]], frozenset[int], dict[int, int]]:
     """The leaves of one trace with their gradients; a known walk is one transition."""
     current = recorder().trace
+    grads = {pos: position(current, g) for pos, g in gradients.items()}
     plain = trace is current and not trace.hooks and not trace.functions
     start = current.state
     key = ("backward", recorder().grad, tuple(sorted(grads.items())))
@@ -215,54 +224,55 @@ def differentiate(
     Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
     """
     with set_grad_enabled(create_graph), walking():
-        current = recorder().trace
-        pending: dict[Trace, dict[int, int]] = {}
+        pending: dict[Trace, dict[int, Any]] = {}
         for root, seed in zip(roots, seeds, strict=True):
+            current = recorder().trace
             trace, pos = (current, position(current, root)) if root._needs == LEAF else (
                 root._trace, root._pos)  # fmt: skip
-            grads = pending.setdefault(trace, {})
-            _accumulate(current, grads, pos, position(current, seed))
-        wanted = {origin(t): i for i, t in enumerate(targets) if t._needs == DERIVED}
-        leaf_index = {id(t): i for i, t in enumerate(targets) if t._needs == LEAF}
+            _accumulate(pending.setdefault(trace, {}), pos, seed)
+        places = [origin(t) if t._needs == DERIVED else None for t in targets]
         found: list[Any | None] = [None] * len(targets)
         leaves: dict[int, tuple[Any, Any]] = {}
         while pending:
             trace = max(pending, key=lambda each: each.serial)
             reached, visited, grads = _walk(trace, pending.pop(trace))
-            for (t, pos), i in wanted.items():
-                if t is trace and pos in grads:
-                    found[i] = hold(current, current.state.path()[grads[pos]])
+            current = recorder().trace
+            for i, place in enumerate(places):
+                if place is not None and place[0] is trace and place[1] in grads:
+                    found[i] = hold(current, current.state.path()[grads[place[1]]])
             for pos, state in reached:
+                gradient = hold(current, state)
                 if pos in trace.origins:
-                    older, place = trace.origins[pos]
-                    _accumulate(current, pending.setdefault(older, {}), place, state.pos)
+                    older, at = trace.origins[pos]
+                    _accumulate(pending.setdefault(older, {}), at, gradient)
                     continue
                 leaf = trace.leaf_handles[pos]
-                gradient = hold(current, state)
                 if id(leaf) in leaves:
                     gradient = record(ADD, (leaves[id(leaf)][1], gradient))
                 leaves[id(leaf)] = (leaf, gradient)
             if not retain_graph:
                 trace.freed.append(visited)
                 trace.saved.clear()
-        for key, (_, gradient) in leaves.items():
-            if key in leaf_index:
-                found[leaf_index[key]] = gradient
+                for pos in visited & trace.functions.keys():
+                    trace.functions[pos].free()
+        _call_leaf_hooks(leaves)
+        for i, t in enumerate(targets):
+            if t._needs == LEAF and id(t) in leaves:
+                found[i] = leaves[id(t)][1]
         return list(leaves.values()), found
 
 
-def _accumulate(current: Trace, grads: dict[int, int], pos: int, gradient: int) -> None:
-    if pos in grads:
-        states = current.state.path()
-        pair = (grads[pos], gradient)
-        gradient = current.append(
-            ADD,
-            (),
-            pair,
-            lambda: [(n, s.needs) for s in (states[i] for i in pair) if (n := s.node)],
-            recorder().grad,
-        ).pos
-    grads[pos] = gradient
+def _accumulate(grads: dict[int, Any], pos: int, gradient: Any) -> None:
+    known = grads.get(pos)
+    grads[pos] = gradient if known is None else record(ADD, (known, gradient))
+
+
+def _call_leaf_hooks(leaves: dict[int, tuple[Any, Any]]) -> None:
+    for key, (leaf, gradient) in leaves.items():
+        for hook in list((leaf._extra or {}).get("hooks", {}).values()):
+            changed = hook(gradient)
+            gradient = gradient if changed is None else changed
+        leaves[key] = (leaf, gradient)
 
 
 def _seed(root: Any, given: Any | None) -> Any:
@@ -310,22 +320,79 @@ def backward(
     """
     for root in roots:
         _refuse_constant(root)
-    seeds = [_seed(root, g) for root, g in zip(roots, gradients, strict=True)]
     keep = retain_graph or create_graph
+    plain = inputs is None and not create_graph and len(roots) == 1 and gradients[0] is None
+    if plain and _known_backward(roots[0], keep):
+        return
+    start = recorder().trace.state
+    seeds = [_seed(root, g) for root, g in zip(roots, gradients, strict=True)]
     pairs, found = differentiate(roots, seeds, inputs or (), keep, create_graph)
+    if plain:
+        _learn_backward(start, roots[0], pairs)
     if inputs is not None:
         pairs = [(t, g) for t, g in zip(inputs, found, strict=True) if g is not None]
     for leaf, gradient in pairs:
-        for hook in (leaf._extra or {}).get("hooks", {}).values():
-            changed = hook(gradient)
-            gradient = gradient if changed is None else changed
+        _collect(leaf, gradient, create_graph)
+
+
+def _collect(leaf: Any, gradient: Any, create_graph: bool) -> None:
+    """Adds a gradient to `.grad` of a leaf."""
+    if leaf._grad is None:
+        leaf._grad = gradient
+    elif create_graph:
+        leaf._grad = record(ADD, (leaf._grad, gradient))
+    else:
+        with set_grad_enabled(False):
+            rebind(leaf._grad, record(ADD, (leaf._grad, gradient)))
+    for hook in list((leaf._extra or {}).get("after", {}).values()):
+        hook(leaf)
+
+
+def _known_backward(root: Any, keep: bool) -> bool:
+    """Takes the backward pass of a scalar of the current trace as one transition, where the same
+    pass was recorded before and nothing asks for a closer look."""
+    current = recorder().trace
+    if root._trace is not current or current.hooks or current.functions or current.origins:
+        return False
+    found = current.state.next.get(("backward", root._pos))
+    if found is None:
+        return False
+    leaves, visited = found.result
+    if current.freed and any(not visited.isdisjoint(part) for part in current.freed):
+        return False
+    handles = current.leaf_handles
+    collectors = [handles[pos] for pos, _ in leaves]
+    if any([leaf._extra for leaf in collectors]):
+        return False
+    current.state = found.end
+    current.leaves.extend(found.scalars)
+    if not keep:
+        current.freed.append(visited)
+    for leaf, (_, state) in zip(collectors, leaves, strict=True):
+        gradient = hold(current, state)
         if leaf._grad is None:
             leaf._grad = gradient
-        elif create_graph:
-            leaf._grad = record(ADD, (leaf._grad, gradient))
         else:
-            with set_grad_enabled(False):
-                rebind(leaf._grad, record(ADD, (leaf._grad, gradient)))
+            _collect(leaf, gradient, False)
+    return True
+
+
+def _learn_backward(start: State, root: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Remembers a backward pass that stayed within one trace, from one scalar, for
+    `_known_backward`."""
+    current = recorder().trace
+    if root._trace is not current or current.hooks or current.functions or current.origins:
+        return
+    states = current.state.path()
+    place = {id(leaf): pos for pos, leaf in current.leaf_handles.items()}
+    if len(place) != len(current.leaf_handles) or any(g._trace is not current for _, g in pairs):
+        # A leaf that stands in the trace twice gets the sum of two gradients.
+        return
+    known = sum(s.node is not None and s.node.op is INPUT for s in start.path())
+    visited = frozenset(reachable(states, [root._pos])) - set(place.values())
+    leaves = [(place[id(leaf)], states[g._pos]) for leaf, g in pairs]
+    scalars = tuple(current.leaves[known:])
+    start.next["backward", root._pos] = Shortcut(current.state, (leaves, visited), scalars)
 
 
 def grad(

@@ -10,11 +10,13 @@ from treadle.base import dtype as dt
 from treadle.base.device import Device, device_of
 from treadle.base.dtype import DType
 from treadle.base.lazy import LazyModule
+from treadle.base.shape import count
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import input_node
+from treadle.ops.view import ALIAS, EXPAND
 from treadle.runtime.buffer import Buffer
 from treadle.tensor import arithmetic as ar
-from treadle.tensor.movement import sizes
+from treadle.tensor.movement import reshape, sizes
 from treadle.tensor.promote import as_dtype, get_default_dtype, number_dtype
 from treadle.tensor.record import Lazy, concrete, record
 
@@ -119,7 +121,12 @@ def full(
     else:
         value = bool(fill_value) if wanted.kind == "b" else int(fill_value)
     shape = sizes((size,))
-    return _needs(record(FULL, (), (shape, value, wanted)), requires_grad)
+    if value in (0, 1):
+        out = record(FULL, (), (shape, value, wanted))
+    else:
+        # An input of the plan, not a constant: another value compiles nothing.
+        out = record(EXPAND, (as_dtype(value, wanted),), (shape,))
+    return _needs(out, requires_grad)
 
 
 def zeros(*size: Any, dtype: DType | None = None, device: Any = None,
@@ -141,19 +148,19 @@ empty = zeros
 
 
 def full_like(input: Tensor, fill_value: float, *, dtype: DType | None = None,
-              requires_grad: bool = False) -> Tensor:  # fmt: skip
+              device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of one value, of the shape and dtype of another."""
     return full(input._node.shape, fill_value, dtype=dtype or input._node.dtype,
                 requires_grad=requires_grad)  # fmt: skip
 
 
-def zeros_like(input: Tensor, *, dtype: DType | None = None,
+def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None,
                requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Zeros of the shape and dtype of another tensor."""
     return full_like(input, 0, dtype=dtype, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: DType | None = None,
+def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Ones of the shape and dtype of another tensor."""
     return full_like(input, 1, dtype=dtype, requires_grad=requires_grad)
@@ -199,12 +206,59 @@ def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None
     return _needs(as_dtype(out, dtype or get_default_dtype()), requires_grad)
 
 
+def logspace(start: float, end: float, steps: int, base: float = 10.0, *,
+             dtype: DType | None = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """`base` to the power of `steps` evenly spaced exponents from `start` to `end`."""
+    exponents = linspace(start, end, steps, dtype=dt.float64)
+    return _needs(
+        as_dtype(ar.pow(float(base), exponents), dtype or get_default_dtype()), requires_grad
+    )
+
+
 def eye(n: int, m: int | None = None, *, dtype: DType | None = None,
         requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Ones on the diagonal of an `(n, m)` matrix, zeros elsewhere."""
     shape = (n, n if m is None else m)
     row, column = (record(IOTA, (), (shape, axis, dt.int64)) for axis in (0, 1))
     return _needs(as_dtype(ar.eq(row, column), dtype or get_default_dtype()), requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The positions of the lower triangle of a `(row, col)` matrix, `(2, n)`."""
+    return from_numpy(np.stack(np.tril_indices(row, offset, col)))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The positions of the upper triangle of a `(row, col)` matrix, `(2, n)`."""
+    return from_numpy(np.stack(np.triu_indices(row, offset, col)))
+
+
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """The powers of a vector as columns of a matrix, descending unless `increasing`."""
+    shape = tuple(x._node.shape)
+    n = shape[0] if N is None else N
+    powers = arange(n) if increasing else arange(n - 1, -1, -1)
+    return ar.pow(reshape(x, (*shape, 1)), as_dtype(powers, x._node.dtype))
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether an object is a tensor."""
+    return isinstance(obj, Lazy)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the elements are floating-point numbers."""
+    return bool(input._node.dtype.kind == "f")
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return count(input._node.shape)
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy; gradients flow through."""
+    return record(ALIAS, (input,))
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:

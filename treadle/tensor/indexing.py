@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy import LazyModule
+from treadle.base.shape import count
 from treadle.ops import view as views
 from treadle.ops.gather import TAKE
 from treadle.tensor import arithmetic as ar
-from treadle.tensor.creation import from_numpy, tensor, zeros
+from treadle.tensor.creation import arange, from_numpy, tensor, zeros
+from treadle.tensor.gathering import place
 from treadle.tensor.movement import expand, permute, reshape
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import Lazy, record, view
@@ -181,29 +183,36 @@ def getitem(x: Any, index: Any) -> Any:
     out = _select(x, basic)
     if not basic.advanced:
         return out if out is not x else view(views.ALIAS, x, ())
-    front, flat, _, place = _linear(out, basic.advanced)
+    return _taken(out, basic.advanced)
+
+
+def _taken(x: Any, advanced: tuple[tuple[int, Any], ...]) -> Any:
+    """The elements at tensor indices, their axes where NumPy puts them."""
+    front, flat, _, at = _linear(x, advanced)
     taken = record(TAKE, (front, flat), (0,))
     width = len(flat._node.shape)
-    if place == 0:
+    if at == 0:
         return taken
     rank = len(taken._node.shape)
-    order = (*range(width, width + place), *range(width), *range(width + place, rank))
+    order = (*range(width, width + at), *range(width), *range(width + at, rank))
     return permute(taken, order)
 
 
-def setitem(x: Any, index: Any, value: Any) -> None:
+def setitem(x: Any, index: Any, value: Any, accumulate: bool = False) -> None:
     """`x[index] = value`: the value is broadcast to the part and converted to the dtype."""
     basic = parse(tuple(x._node.shape), index)
     part = _select(x, basic)
     wanted = as_dtype(value if isinstance(value, (Lazy, int, float)) else tensor(value),
                       x._node.dtype)  # fmt: skip
     if not basic.advanced:
-        target = x if part is x else part
-        target.copy_(_fitted(wanted, tuple(part._node.shape)))
+        fitted = _fitted(wanted, tuple(part._node.shape))
+        part.copy_(ar.add(part, fitted) if accumulate else fitted)
         return
-    current = getitem(x, index)
-    filled = expand(_fitted(wanted, tuple(current._node.shape)), current._node.shape)
-    part.copy_(_put(part, basic.advanced, filled))
+    shape = tuple(part._node.shape)
+    numbers = reshape(arange(count(shape)), shape)
+    places = _taken(numbers, basic.advanced)
+    filled = expand(_fitted(wanted, tuple(places._node.shape)), places._node.shape)
+    part.copy_(place(part, places, filled, accumulate))
 
 
 def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
@@ -215,23 +224,3 @@ def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
             raise ShapeError(f"shape mismatch: value {source} cannot be assigned to {shape}")
         return reshape(value, source[extra:])
     return value
-
-
-def _put(x: Any, advanced: tuple[tuple[int, Any], ...], value: Any) -> Any:
-    """x with the elements at an index replaced: the host sorts out which write is the last."""
-    grid = np.arange(int(np.prod(x._node.shape, dtype=int))).reshape(x._node.shape)
-    places = getitem(from_numpy(grid), _restore(x, advanced))
-    written = np.full(grid.size, -1)
-    written[places.numpy().ravel()] = np.arange(places.numel())
-    source = reshape(from_numpy(np.maximum(written, 0)), x._node.shape)
-    hit = reshape(from_numpy(written >= 0), x._node.shape)
-    if not places.numel():
-        return x
-    return ar.where(hit, record(TAKE, (reshape(value, -1), source), (0,)), x)
-
-
-def _restore(x: Any, advanced: tuple[tuple[int, Any], ...]) -> tuple[Any, ...]:
-    index: list[Any] = [slice(None)] * len(x._node.shape)
-    for axis, part in advanced:
-        index[axis] = part
-    return tuple(index)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from weakref import ref
 
 from treadle.base import dtype as dt
@@ -13,7 +14,8 @@ from treadle.ops import view as ops
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import Op
 from treadle.tensor import arithmetic as ar
-from treadle.tensor import random
+from treadle.tensor import creation, elementary, gathering, indexing, random, statistics
+from treadle.tensor.arrange import diagonal
 from treadle.tensor.movement import expand
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import Lazy, position, rebind, record, recorder, refresh
@@ -162,9 +164,53 @@ def bernoulli_(self: Any, p: float = 0.5, *, generator: Any = None) -> Any:
     return write(self, as_dtype(ar.lt(u, p), self._node.dtype))
 
 
-def masked_fill(input: Any, mask: Any, value: Any) -> Any:
-    """The value where the mask is true."""
-    return ar.where(mask, as_dtype(value, input._node.dtype), input)
+def exponential_(self: Any, lambd: float = 1.0, *, generator: Any = None) -> Any:
+    """Exponential random numbers of rate `lambd`."""
+    u = random.rand(*self._node.shape, generator=generator, dtype=self._node.dtype)
+    return write(self, ar.div(ar.neg(ar.log1p(ar.neg(u))), lambd))
+
+
+def log_normal_(self: Any, mean: float = 1.0, std: float = 2.0, *, generator: Any = None) -> Any:
+    """Random numbers whose logarithms are normal."""
+    z = random.randn(*self._node.shape, generator=generator, dtype=self._node.dtype)
+    return write(self, ar.exp(ar.add(ar.mul(z, std), mean)))
+
+
+def geometric_(self: Any, p: float, *, generator: Any = None) -> Any:
+    """How many trials of probability `p` it takes to succeed."""
+    u = random.rand(*self._node.shape, generator=generator, dtype=dt.float64)
+    trials = ar.ceil(ar.div(ar.log1p(ar.neg(u)), math.log1p(-p)))
+    return write(self, as_dtype(ar.clamp(trials, min=1), self._node.dtype))
+
+
+def cauchy_(self: Any, median: float = 0.0, sigma: float = 1.0, *, generator: Any = None) -> Any:
+    """Cauchy random numbers."""
+    u = random.rand(*self._node.shape, generator=generator, dtype=self._node.dtype)
+    return write(self, ar.add(ar.mul(ar.tan(ar.mul(ar.sub(u, 0.5), math.pi)), sigma), median))
+
+
+def random_(self: Any, low: int = 0, high: int | None = None, *, generator: Any = None) -> Any:
+    """Whole random numbers from `low` up to but without `high`; one argument is `high`."""
+    if high is None and low:
+        low, high = 0, low
+    dtype = self._node.dtype
+    most = {"f": 2**24}.get(dtype.kind, 2 ** min(dtype.bits - (dtype.kind != "u"), 32))
+    out = random.randint(low, most if high is None else high, self._node.shape,
+                         generator=generator)  # fmt: skip
+    return write(self, as_dtype(out, dtype))
+
+
+def fill_diagonal_(self: Any, fill_value: float) -> Any:
+    """One value on the diagonal of a matrix."""
+    fill_(diagonal(self), fill_value)
+    return self
+
+
+def index_put_(self: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    """`self[indices] = values`, or `+=` where repeated positions add up."""
+    indexing.setitem(self, tuple(slice(None) if i is None else i for i in indices), values,
+                     accumulate)  # fmt: skip
+    return self
 
 
 def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,20 +230,35 @@ def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+_IN_PLACE: Final = {
+    ar: "add sub mul div floor_divide remainder fmod pow clamp lerp addcmul addcdiv exp exp2 expm1 "
+    "log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round "
+    "trunc neg abs sign square relu eq ne lt le gt ge logical_and logical_or logical_xor "
+    "logical_not bitwise_and bitwise_or bitwise_xor bitwise_not",
+    elementary: "sinh cosh asin acos atan asinh acosh atanh erfc erfinv lgamma digamma frac hypot "
+    "copysign xlogy clip absolute negative divide multiply subtract fix sgn",
+    gathering: "scatter scatter_add index_add index_copy index_fill masked_fill masked_scatter",
+    statistics: "cumsum cumprod nan_to_num",
+    creation: "tril triu",
+}
+
+
 def methods() -> dict[str, Callable[..., Any]]:
     """The in-place methods of a tensor by name."""
-    named = (
-        "add sub mul div floor_divide remainder pow clamp lerp addcmul addcdiv exp log sqrt rsqrt "
-        "reciprocal sin cos tanh sigmoid floor ceil round trunc neg abs sign square relu"
-    )
-    out = {f"{name}_": _in_place(getattr(ar, name)) for name in named.split()}
+    out = {
+        f"{name}_": _in_place(getattr(module, name))
+        for module, names in _IN_PLACE.items()
+        for name in names.split()
+    }
     for symbol, name in (
         ("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
         ("floordiv", "floor_divide"), ("mod", "remainder"), ("pow", "pow"),
         ("and", "bitwise_and"), ("or", "bitwise_or"), ("xor", "bitwise_xor"),
     ):  # fmt: skip
         out[f"__i{symbol}__"] = _operator(getattr(ar, name))
-    direct = (copy_, fill_, zero_, uniform_, normal_, bernoulli_, masked_fill)
+    direct = (
+        copy_, fill_, zero_, uniform_, normal_, bernoulli_, exponential_, log_normal_, geometric_,
+        cauchy_, random_, fill_diagonal_, index_put_,
+    )  # fmt: skip
     out.update({f.__name__: f for f in direct})
-    out["masked_fill_"] = _in_place(masked_fill)
     return out

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from treadle.base import dtype as dt
+from treadle.base import shape as sh
 from treadle.base.dtype import DType
+from treadle.base.errors import ShapeError
 from treadle.base.lazy import LazyModule
 from treadle.ops.pointwise import CAST
 from treadle.ops.source import FULL, RANDOM_BITS
 from treadle.tensor import arithmetic as ar
 from treadle.tensor.creation import from_numpy
-from treadle.tensor.movement import sizes
-from treadle.tensor.promote import as_dtype, get_default_dtype
-from treadle.tensor.record import block, record, scalar
+from treadle.tensor.movement import narrow, sizes
+from treadle.tensor.ordering import searchsorted, topk
+from treadle.tensor.promote import as_dtype, floating, get_default_dtype
+from treadle.tensor.record import Lazy, block, record, scalar
+from treadle.tensor.statistics import cumsum
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -178,10 +182,16 @@ def randn_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
     return randn(*input._node.shape, dtype=dtype or input._node.dtype)
 
 
-def normal(mean: float, std: float, size: Sequence[int], *,
+def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *,
            generator: Generator | None = None, dtype: DType | None = None) -> Tensor:  # fmt: skip
-    """Normal of a mean and a standard deviation."""
-    return ar.add(ar.mul(randn(tuple(size), generator=generator, dtype=dtype), std), mean)
+    """Normal of a mean and a standard deviation: two numbers and a size, or tensors."""
+    tensors = [x for x in (mean, std) if isinstance(x, Lazy)]
+    if size is None:
+        if not tensors:
+            raise TypeError("normal: two numbers need a size")
+        size = sh.broadcast(*(x._node.shape for x in tensors))
+    wanted = dtype or (tensors[0]._node.dtype if tensors else None)
+    return ar.add(ar.mul(randn(tuple(size), generator=generator, dtype=wanted), std), mean)
 
 
 def _integers(key: Any, low: Any, span: Any, shape: tuple[int, ...]) -> Any:
@@ -214,3 +224,40 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that each element gives, else 0."""
     u = block(uniform, (next_key(generator),), (input._node.shape, input._node.dtype))
     return as_dtype(ar.lt(u, input), input._node.dtype)
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
+                generator: Generator | None = None) -> Tensor:  # fmt: skip
+    """Positions drawn with the given weights, `(.., num_samples)` from `(.., n)`.
+
+    Without replacement the largest of `log(weight) + Gumbel noise` are taken, which draws them one
+    after another (Efraimidis and Spirakis, 2006).
+
+    Raises:
+        ShapeError: there are fewer elements than samples to draw without replacement.
+    """
+    weights = floating(input).detach()
+    shape = tuple(weights._node.shape)
+    if not replacement and num_samples > shape[-1]:
+        raise ShapeError(
+            f"multinomial: cannot draw {num_samples} of {shape[-1]} elements without replacement"
+        )
+    if replacement:
+        total = cumsum(weights, -1)
+        u = rand(*shape[:-1], num_samples, generator=generator, dtype=weights._node.dtype)
+        return searchsorted(total, ar.mul(u, narrow(total, -1, shape[-1] - 1, 1)), right=True)
+    noise = ar.neg(ar.log1p(ar.neg(rand(*shape, generator=generator, dtype=weights._node.dtype))))
+    # The smallest of exponential times divided by their rates are the first to happen.
+    return topk(ar.div(noise, weights), num_samples, largest=False).indices
+
+
+def poisson(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Poisson numbers of the given rates; reads these."""
+    drawn = host_generator(generator).poisson(input.detach().numpy())
+    return from_numpy(drawn.astype(input._node.dtype.numpy))
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, *,
+                 dtype: DType | None = None) -> Tensor:  # fmt: skip
+    """Whole numbers on an interval, of the shape and dtype of another tensor."""
+    return randint(low, high, input._node.shape, dtype=dtype or input._node.dtype)

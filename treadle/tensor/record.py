@@ -440,32 +440,33 @@ def rebind(t: Any, value: Any) -> None:
 def update(
     body: Callable[..., Any],
     tensors: Sequence[Any],
-    numbers: Callable[[], tuple[float, ...]],
+    numbers: tuple[float, ...],
     dtype: DType,
     attrs: tuple[Any, ...],
     targets: Sequence[Any],
+    sources: Sequence[Callable[[], float]] | None = None,
 ) -> None:
     """`rebind` of each target to its result of `block(body, (*tensors, *numbers), attrs)`, all as
     one transition.
 
     The targets are among the tensors, and leaves or constants. The numbers reach the body as
-    scalars of `dtype` that are inputs of the plan: others compile nothing, and a compiled function
-    asks for them anew at each replay.
+    scalars of `dtype` that are inputs of the plan: others compile nothing. `sources` give them
+    anew where a compiled function is replayed.
     """
     recorder = _LOCAL.recorder
     trace = recorder.trace
     positions = tuple(
         [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in tensors]
     )
-    values = numbers()
-    if trace.sources is not None:
-        _ask_again(recorder, trace, values, numbers)
-    key = (body, attrs, positions, len(values), dtype, "update")
+    key = (body, attrs, positions, len(numbers), dtype, "update")
     start = trace.state
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        scalars = [hold(trace, trace.scalar(value, dtype)) for value in values]
+        scalars = [
+            scalar(value, dtype, source)
+            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+        ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
             rebind(t, value)
@@ -475,7 +476,9 @@ def update(
             table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
         return
     trace.state = found.end
-    trace.leaves.extend(values)
+    if trace.sources is not None and sources is not None:
+        trace.sources.update(enumerate(sources, len(trace.leaves)))
+    trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
     handles, written = trace.handles, trace.written
     for t, state in zip(targets, found.result, strict=True):
@@ -491,21 +494,6 @@ def update(
         t._node = state.node
         t._buffer = None
         t._version += 1
-
-
-def _ask_again(
-    recorder: Recorder, trace: Trace, values: tuple[float, ...], numbers: Callable[[], Any]
-) -> None:
-    """While a function is compiled: lets each replay ask for the numbers that come next."""
-    held = [values]
-
-    def ask() -> None:
-        held[0] = numbers()
-
-    if recorder.capture is not None:
-        recorder.capture.callbacks.append(ask)
-    for i in range(len(values)):
-        trace.sources[len(trace.leaves) + i] = lambda i=i: held[0][i]
 
 
 def refresh(t: Any) -> None:

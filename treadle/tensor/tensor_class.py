@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from treadle.base import dtype as dt
 from treadle.base.device import Device, device_of
@@ -18,6 +19,7 @@ from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.methods import attach
 from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
@@ -335,14 +337,30 @@ class Tensor(Lazy):
     def data(self, value: Tensor) -> None:
         inplace.replace(self, value)
 
+    def _own(self, kind: str) -> dict[Any, Any]:
+        if self._extra is None:
+            self._extra = {}
+        found: dict[Any, Any] = self._extra.setdefault(kind, {})
+        return found
+
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is no leaf in `.grad`."""
-        if self._needs == DERIVED:
+        if self._needs != DERIVED or self.retains_grad:
+            return
+        self._own("retains")[True] = True
+        reference = ref(self)
 
-            def keep(g: Tensor) -> None:
-                self._grad = g if self._grad is None else ar.add(self._grad, g)
+        def keep(g: Tensor) -> None:
+            t = reference()
+            if t is not None:
+                t._grad = g if t._grad is None else ar.add(t._grad, g)
 
-            self.register_hook(keep)
+        self.register_hook(keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad()` was called on a tensor that is no leaf."""
+        return bool(self._extra and self._extra.get("retains"))
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls a function with the gradient of this tensor; what it returns replaces it.
@@ -353,17 +371,21 @@ class Tensor(Lazy):
         if not self._needs:
             raise GradientError("cannot register a hook on a tensor that doesn't require gradient")
         if self._needs == LEAF:
-            if self._extra is None:
-                self._extra = {}
-            table = self._extra.setdefault("hooks", {})
-            handle = RemovableHandle(lambda: table.pop(id(hook), None))
-            table[id(hook)] = hook
-            return handle
-        trace = self._trace if self._buffer is not None else recorder().trace
-        pos = self._pos if self._buffer is not None else position(trace, self)
+            return _registered(self._own("hooks"), hook)
+        current = recorder().trace
+        position(current, self)
+        trace, pos = autograd.origin(self)
         hooks = trace.hooks.setdefault(pos, [])
         hooks.append(hook)
         return RemovableHandle(lambda: hooks.remove(hook))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Calls a function with this leaf each time after `backward()` added to its `.grad`."""
+        if self._needs != LEAF:
+            raise GradientError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
+        return _registered(self._own("after"), hook)
 
     # --- conversion --------------------------------------------------------------------------
 
@@ -479,17 +501,24 @@ class Tensor(Lazy):
         """The last two axes exchanged."""
         return movement.transpose(self, -2, -1)
 
-    def new_zeros(self, *size: Any) -> Tensor:
+    def new_zeros(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Zeros of this dtype."""
-        return creation.zeros(*size, dtype=self.dtype)
+        return creation.zeros(*size, dtype=dtype or self.dtype, **options)
 
-    def new_ones(self, *size: Any) -> Tensor:
+    def new_ones(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         """Ones of this dtype."""
-        return creation.ones(*size, dtype=self.dtype)
+        return creation.ones(*size, dtype=dtype or self.dtype, **options)
 
-    def new_tensor(self, data: Any) -> Tensor:
+    new_empty = new_zeros
+
+    def new_full(self, size: Any, fill_value: Any, *, dtype: DType | None = None,
+                 **options: Any) -> Tensor:  # fmt: skip
+        """One value everywhere, of this dtype."""
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, **options)
+
+    def new_tensor(self, data: Any, *, dtype: DType | None = None, **options: Any) -> Tensor:
         """The data as a tensor of this dtype."""
-        return creation.tensor(data, dtype=self.dtype)
+        return creation.tensor(data, dtype=dtype or self.dtype, **options)
 
     def view(self, *shape: Any) -> Tensor:
         """The elements in row-major order under another shape, or `view(dtype)`: the bits as
@@ -501,28 +530,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-
-def _attach() -> None:
-    """The functions of a tensor as its methods, under the same names."""
-    plain = {
-        ar: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
-        "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "logical_and logical_or logical_xor logical_not isclose exp exp2 expm1 log log2 log1p "
-        "log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round trunc neg abs "
-        "sign isnan isinf isfinite square relu",
-        movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
-        "expand_as broadcast_to repeat flip narrow split chunk unbind",
-        red: "sum mean var std prod amax amin any all argmax argmin max min logsumexp norm "
-        "count_nonzero equal allclose",
-        linear_algebra: "matmul mm bmm mv dot outer addmm",
-        creation: "tril triu",
-    }
-    for module, names in plain.items():
-        for name in names.split():
-            setattr(Tensor, name, getattr(module, name))
-    for name, method in inplace.methods().items():
-        setattr(Tensor, name, method)
 
 
 class RemovableHandle:
@@ -542,6 +549,12 @@ class RemovableHandle:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:
+    key = object()
+    table[key] = hook
+    return RemovableHandle(lambda: table.pop(key, None))
 
 
 class GradientFunction:
@@ -568,5 +581,5 @@ def _rebuild_bits(array: Any, requires_grad: bool) -> Tensor:
     return _rebuild(array.view(dt.bfloat16.numpy), requires_grad)
 
 
-_attach()
+attach(Tensor)
 __all__ = ["GradientFunction", "RemovableHandle", "Size", "Tensor", "concrete"]

@@ -42,9 +42,7 @@ def relu6(input: Any, inplace: bool = False) -> Any:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def hardtanh(
-    input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Any:
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """The input limited to `[min_val, max_val]`; the gradient at the limits is 0."""
     return _finish(input, block(_hardtanh, (input,), (min_val, max_val)), inplace)
 

@@ -76,7 +76,7 @@ def clip_grads_with_norm_(
     if gradients:
         with no_grad():
             inputs = [*gradients, total_norm]
-            update(_scaled, inputs, lambda: (float(max_norm),), total_norm.dtype, (), inputs)
+            update(_scaled, inputs, (float(max_norm),), total_norm.dtype, (), inputs)
 
 
 def clip_grad_norm_(
@@ -116,4 +116,4 @@ def clip_grad_value_(
     gradients = _gradients(parameters)
     if gradients:
         with no_grad():
-            update(_limited, gradients, lambda: (float(clip_value),), dt.float32, (), gradients)
+            update(_limited, gradients, (float(clip_value),), dt.float32, (), gradients)

@@ -53,9 +53,7 @@ class SequentialLR(_Combined):
         last_epoch: int = -1,
     ) -> None:  # fmt: skip
         if not schedulers:
-            raise ValueError(
-                "SequentialLR expects at least one scheduler, but got no scheduler."
-            )
+            raise ValueError("SequentialLR expects at least one scheduler, but got no scheduler.")
         _require_same("SequentialLR", optimizer, schedulers)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(

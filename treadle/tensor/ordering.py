@@ -1,0 +1,233 @@
+"""Sorting, selecting by rank, searching and counting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from treadle.base import dtype as dt
+from treadle.base import shape as sh
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy import LazyModule
+from treadle.ops.gather import TAKE_ALONG
+from treadle.ops.order import ARGSORT, SEARCH, comparable
+from treadle.tensor import arithmetic as ar
+from treadle.tensor import movement as mv
+from treadle.tensor.creation import from_numpy
+from treadle.tensor.gathering import promote_pair
+from treadle.tensor.promote import as_dtype, get_default_dtype
+from treadle.tensor.record import Lazy, record
+from treadle.tensor.reduction import Extremum
+
+if TYPE_CHECKING:
+    from treadle.tensor.tensor_class import Tensor
+
+np = LazyModule("numpy")
+
+
+def _order(input: Any, dim: int, descending: bool) -> tuple[Any, int]:
+    """The positions in order along an axis, and the axis."""
+    axis = sh.axis(dim, len(input._node.shape))
+    return record(ARGSORT, (input.detach(),), (axis, descending)), axis
+
+
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Extremum:
+    """The elements in order along `dim`, and their positions.
+
+    NaN counts as the largest. The order of equal elements is always kept, `stable` or not.
+
+    Returns:
+        `(values, indices)`.
+    """
+    if not input._node.shape:
+        return Extremum(mv.reshape(input, ()), as_dtype(0, dt.int64))
+    order, axis = _order(input, dim, descending)
+    return Extremum(record(TAKE_ALONG, (input, order), (axis,)), order)
+
+
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """The positions of the elements in order along `dim`."""
+    return sort(input, dim, descending).indices
+
+
+def msort(input: Tensor) -> Tensor:
+    """The elements in order along the first axis."""
+    return sort(input, 0).values
+
+
+def topk(
+    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> Extremum:
+    """The `k` largest (or smallest) elements along `dim` in order, and their positions.
+
+    Raises:
+        ShapeError: there are fewer than `k` elements.
+    """
+    if not input._node.shape:
+        return sort(input)
+    order, axis = _order(input, dim, largest)
+    if not 0 <= k <= input._node.shape[axis]:
+        raise ShapeError(
+            f"topk: selected index k = {k} out of range for dimension {axis} with size "
+            f"{input._node.shape[axis]}"
+        )
+    first = mv.narrow(order, axis, 0, k)
+    return Extremum(record(TAKE_ALONG, (input, first), (axis,)), first)
+
+
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extremum:
+    """The `k`-th smallest element (from 1) along `dim`, and its position."""
+    order, axis = _order(input, dim, False)
+    if not 1 <= k <= input._node.shape[axis]:
+        raise ShapeError(
+            f"kthvalue: k = {k} out of range for dimension {axis} with size "
+            f"{input._node.shape[axis]}"
+        )
+    return pick(input, mv.narrow(order, axis, k - 1, 1), axis, keepdim)
+
+
+def pick(input: Any, place: Any, axis: int, keepdim: bool) -> Extremum:
+    """The elements at one position along an axis, and the positions."""
+    values = record(TAKE_ALONG, (input, place), (axis,))
+    if keepdim:
+        return Extremum(values, place)
+    return Extremum(mv.squeeze(values, axis), mv.squeeze(place, axis))
+
+
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Extremum:
+    """The most frequent element along `dim`, the smallest of several, and its last position."""
+    axis = sh.axis(dim, len(input._node.shape))
+    rows = np.moveaxis(comparable(input.detach().numpy()), axis, -1)
+    place = np.empty(rows.shape[:-1], np.int64)
+    for at in np.ndindex(place.shape):
+        values, counts = np.unique(rows[at], return_counts=True)
+        place[at] = np.flatnonzero(rows[at] == values[counts.argmax()])[-1]
+    return pick(input, from_numpy(np.expand_dims(place, axis)), axis, keepdim)
+
+
+# --- sets and searching ------------------------------------------------------------------------
+
+
+def unique(
+    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:  # fmt: skip
+    """The distinct elements, or slices along `dim`, in order; reads the tensor.
+
+    Args:
+        sorted: they always are.
+        return_inverse: also where each element is among them.
+        return_counts: also how often each occurs.
+        dim: compare slices along an axis.
+
+    Returns:
+        The elements, or a tuple of them and what was asked for.
+    """
+    array = input.detach().numpy()
+    values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=dim)
+    shape = array.shape if dim is None else (array.shape[dim],)
+    extras = [from_numpy(inverse.reshape(shape).astype(np.int64))] if return_inverse else []
+    extras += [from_numpy(counts.astype(np.int64))] if return_counts else []
+    return (from_numpy(values), *extras) if extras else from_numpy(values)
+
+
+def unique_consecutive(
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False
+) -> Any:
+    """The elements in row-major order without repetitions; reads the tensor."""
+    flat = input.detach().numpy().reshape(-1)
+    fresh = np.ones(len(flat), bool)
+    fresh[1:] = flat[1:] != flat[:-1]
+    starts = np.flatnonzero(fresh)
+    inverse = (np.cumsum(fresh) - 1).reshape(tuple(input.shape))
+    counts = np.diff(np.append(starts, len(flat)))
+    extras = [from_numpy(inverse.astype(np.int64))] if return_inverse else []
+    extras += [from_numpy(counts.astype(np.int64))] if return_counts else []
+    return (from_numpy(flat[starts]), *extras) if extras else from_numpy(flat[starts])
+
+
+def searchsorted(
+    sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False,
+    side: str | None = None,
+) -> Tensor:  # fmt: skip
+    """Where values would be inserted into a sorted sequence to keep it sorted.
+
+    Args:
+        sorted_sequence: ascending along the last axis; a vector, or one row for each row of values.
+        input: the values, or a number.
+        right, side: after equal elements (`right=True`, `side="right"`) instead of before.
+
+    Returns:
+        int64, or int32, of the shape of the values.
+    """
+    values = input if isinstance(input, Lazy) else as_dtype(input, sorted_sequence._node.dtype)
+    edges, points = promote_pair(sorted_sequence, values)
+    after = right or side == "right"
+    out = record(SEARCH, (edges.detach(), points.detach()), (after,))
+    return as_dtype(out, dt.int32) if out_int32 else out
+
+
+def bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
+    """Which of the intervals between ascending boundaries each value is in."""
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+# --- counting ----------------------------------------------------------------------------------
+
+
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each of `0, 1, 2, ...` occurs in a vector, or the sum of its weights; reads it.
+
+    Raises:
+        DTypeError: the elements are not integers.
+        ValueError: an element is negative.
+    """
+    if input._node.dtype.kind not in "iu":
+        raise DTypeError(f"bincount: expected integers, got {input._node.dtype.name}")
+    values = input.detach().numpy()
+    if values.size and values.min() < 0:
+        raise ValueError("bincount only supports 1-d non-negative integral inputs.")
+    if weights is None:
+        return from_numpy(np.bincount(values, minlength=minlength).astype(np.int64))
+    by = weights.detach().numpy()
+    out = np.bincount(values, by, minlength)
+    return from_numpy(out.astype(np.float32 if by.dtype == np.float32 else np.float64))
+
+
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """How many elements lie in each of `bins` equal intervals; reads the tensor.
+
+    With `min` and `max` equal they are those of the elements.
+    """
+    values = comparable(input.detach().numpy()).reshape(-1)
+    low, high = float(min), float(max)
+    if low == high and values.size:
+        low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 1, high + 1
+    counts, _ = np.histogram(values, bins, (low, high))
+    return from_numpy(counts.astype(input._node.dtype.numpy))
+
+
+def histogram(
+    input: Tensor, bins: int, *, range: tuple[float, float] | None = None, density: bool = False
+) -> tuple[Tensor, Tensor]:
+    """How many elements lie in each interval, and the boundaries; reads the tensor."""
+    values = comparable(input.detach().numpy()).reshape(-1)
+    counts, edges = np.histogram(values, bins, range, density=density)
+    dtype = input._node.dtype if input._node.dtype.kind == "f" else get_default_dtype()
+    return tuple(from_numpy(x.astype(dtype.numpy)) for x in (counts, edges))  # type: ignore
+
+
+def median_place(input: Any, axis: int) -> Any:
+    """The position of the lower median along an axis, of the first NaN where there is one."""
+    order, _ = _order(input, axis, False)
+    n = input._node.shape[axis]
+    middle = mv.narrow(order, axis, (n - 1) // 2, 1)
+    if input._node.dtype.kind != "f":
+        return middle
+    # NaN is last in order.
+    last = mv.narrow(order, axis, n - 1, 1)
+    broken = ar.isnan(record(TAKE_ALONG, (input.detach(), last), (axis,)))
+    return ar.where(broken, last, middle)
