@@ -65,7 +65,7 @@ def test_assignment_keeps_the_kinds_apart() -> None:
         net.plain  # noqa: B018
     with pytest.raises(KeyError, match="already exists"):
         net.register_buffer("first", treadle.ones(1))
-    with pytest.raises(KeyError, match="name can.*t contain"):
+    with pytest.raises(KeyError, match=r"name can.*t contain"):
         net.add_module("a.b", nn.ReLU())
 
 

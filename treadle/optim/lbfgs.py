@@ -165,8 +165,10 @@ class LBFGS(Optimizer):
             r = r + steps[i] * (weights[i] - changes[i].dot(r).item() * inverse[i])
         return r
 
-    def _search(self, closure: Callable[[], Any], size: float, direction: Any, loss: float,
-                gradient: Any, slope: float, evals: int) -> tuple[float, Any, float, int]:  # fmt: skip
+    def _search(
+        self, closure: Callable[[], Any], size: float, direction: Any, loss: float, gradient: Any,
+        slope: float, evals: int,
+    ) -> tuple[float, Any, float, int]:  # fmt: skip
         start = [p.detach().clone() for p in self._params]
 
         def at(t: float) -> tuple[float, Any, float]:

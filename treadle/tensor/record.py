@@ -464,8 +464,8 @@ def update(
     found = table.get(key)
     if found is None:
         scalars = [
-            scalar(value, dtype, source)
-            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+            scalar(value, dtype, None if sources is None else sources[i])
+            for i, value in enumerate(numbers)
         ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):

@@ -101,7 +101,7 @@ def rrelu(
     training: bool = False,
     inplace: bool = False,
 ) -> Any:
-    """Leaky ReLU with a slope drawn from `[lower, upper)` per element, or its mean in evaluation."""
+    """Leaky ReLU with a slope drawn from `[lower, upper)`, or the mean of both in evaluation."""
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     return _finish(input, block(_rrelu, (input, next_key()), (lower, upper)), inplace)

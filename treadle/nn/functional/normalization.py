@@ -92,7 +92,8 @@ def batch_norm_tracked(
         )
     if mean is not None and shape_of(mean) != (shape[1],):
         raise ShapeError(
-            f"batch_norm: running_mean should contain {shape[1]} elements not {count(shape_of(mean))}"
+            f"batch_norm: running_mean should contain {shape[1]} elements, not "
+            f"{count(shape_of(mean))}"
         )
     tensors, flags = _given(mean, variance, tracked if training else None, weight, bias)
     out = block(_batch_body, (x, *tensors), (flags, training, momentum, eps))
