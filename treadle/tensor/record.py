@@ -415,6 +415,7 @@ def rebind(t: Any, value: Any) -> None:
     trace = _LOCAL.recorder.trace
     pos = position(trace, value)
     node = value._node
+    trace.written.append((ref(t), t._pos if t._trace is trace else t._buffer))
     if t._needs == LEAF:
         # It stays a leaf: gradients of what is computed from it later are collected at it.
         start = trace.state
@@ -463,8 +464,8 @@ def update(
     found = table.get(key)
     if found is None:
         scalars = [
-            scalar(value, dtype, source)
-            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+            scalar(value, dtype, None if sources is None else sources[i])
+            for i, value in enumerate(numbers)
         ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
@@ -479,18 +480,20 @@ def update(
         trace.sources.update(enumerate(sources, len(trace.leaves)))
     trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
-    handles = trace.handles
+    handles, written = trace.handles, trace.written
     for t, state in zip(targets, found.result, strict=True):
         if t._needs == LEAF:
             trace.leaf_handles[state.pos] = t
         else:
             t._needs = state.needs
+        handle = ref(t)
+        handles.append(handle)
+        written.append((handle, t._pos))
         t._trace = trace
         t._pos = state.pos
         t._node = state.node
         t._buffer = None
         t._version += 1
-        handles.append(ref(t))
 
 
 def refresh(t: Any) -> None:
