@@ -471,12 +471,21 @@ def update(
         handles.append(ref(t))
 
 
+DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())
+"""The step from a tensor to what `detach()` gives: the same elements without history."""
+
+
 def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
     value = base
-    for op, attrs in t._steps:
-        value = record(op, (value,), attrs)
+    for step in t._steps:
+        op, attrs = step
+        value = (
+            record(ALIAS, (value,), (), CONSTANT)
+            if step is DETACHED
+            else record(op, (value,), attrs)
+        )
     t._trace, t._pos, t._node = value._trace, value._pos, value._node
     t._needs, t._buffer = value._needs, value._buffer
     t._seen = base._version
