@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from treadle.codegen.contract import Schedule, render_contraction, schedule
-from treadle.codegen.image import Memory, link
+from treadle.codegen.executable import place
+from treadle.codegen.image import link
 from treadle.codegen.jit import compile_module, new_module
 from treadle.codegen.target import Target, host
 from treadle.ir.contraction import Contraction
@@ -26,7 +27,6 @@ _KERNEL = ctypes.CFUNCTYPE(
     ctypes.c_int64,
     ctypes.c_int64,
 )
-_memory = Memory()
 
 
 def aligned(size: int) -> np.ndarray:
@@ -64,7 +64,7 @@ class Compiled:
         image = link(self.stages.object)
         self.seconds = time.perf_counter() - start
         self.code_bytes = len(image.code)
-        self.function: Any = _KERNEL(_memory.place([image])[0] + image.symbols["kernel"])
+        self.function: Any = _KERNEL(place([image])[0] + image.symbols["kernel"])
 
     def bind(self, sizes: Sequence[int], buffers: Sequence[np.ndarray]) -> Bound:
         """The launches for these sizes and arrays (A, B, extras, outputs)."""

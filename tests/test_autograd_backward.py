@@ -474,7 +474,7 @@ def test_a_loop_keeps_no_tensors_and_no_traces(read: bool) -> None:
         w.grad = None
         treadle.flush()
 
-    for i in range(5):
+    for i in (*range(5), *range(5)):
         step(i)
     tensors, traces, states = _objects(treadle.Tensor), _objects(Trace), TRIE.size
     for i in range(20):

@@ -104,6 +104,20 @@ def test_row_sums_do_not_depend_on_the_cut(target: Target, n: int) -> None:
     np.testing.assert_allclose(whole, x.astype(np.float64).sum(1), rtol=1e-4, atol=1e-5)
 
 
+def test_a_sum_straight_into_memory(target: Target) -> None:
+    """The destination is an element of the output, at an index computed for it."""
+    place = Binary("sub", Binary("sub", Size(0), Const(1)), Var("t"))
+    x = Load("x", add(mul(Var("t"), Size(1)), Var("i")), F32)
+    inner = For("i", Size(1), Accumulate("y", place, "add", mul(x, x)), "vector")
+    params = (Param("x", F32), Param("y", F32, "inout"))
+    address = compiled(kernel(For("t", Size(0), inner, "parallel"), *params), target)
+    for n in LENGTHS:
+        data = np.arange(3 * n, dtype=np.float32).reshape(3, n) % 7
+        y = np.ones(3, dtype=np.float32)
+        call(address, [data, y], [3, n], 0, 3)
+        np.testing.assert_array_equal(y, 1 + (data * data).sum(1)[::-1])
+
+
 @pytest.mark.parametrize("n", [5, 40])
 @pytest.mark.parametrize(("op", "reference"), [("max", np.max), ("min", np.min)])
 def test_extremes_keep_nan(target: Target, n: int, op: str, reference: object) -> None:

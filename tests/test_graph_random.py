@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
 from treadle.base.settings import settings as treadle_settings
 from treadle.graph.build import build
+from treadle.graph.text import write
 from treadle.ir.node import Node
-from treadle.ops.contract import contract
+from treadle.ops.contract import contract, conv
 from treadle.ops.pointwise import add, cast, exp, gt, maximum, mul, neg, sub, where
 from treadle.ops.reduce import AMAX, MAX_REDUCE, total
 from treadle.ops.reference import evaluate
@@ -45,7 +46,8 @@ def _grow(draw: Any, nodes: list[Node]) -> Node:
     kind = draw(
         st.sampled_from(
             ["unary", "binary", "binary", "permute", "reshape", "expand", "slice", "pad", "flip",
-             "sum", "max", "contract", "window", "where", "softmax", "mean", "bits", "iota"]
+             "sum", "max", "contract", "window", "where", "softmax", "mean", "bits", "iota", "cast", "take", "scatter", "conv",
+             "batched"]
         )
     )  # fmt: skip
     rank = len(x.shape)
@@ -109,6 +111,25 @@ def _grow(draw: Any, nodes: list[Node]) -> Node:
         key = constant(draw(st.integers(0, 2**40)), dt.int64)
         bits = make(RANDOM_BITS, (key,), (x.shape,))
         return add(x, mul(cast(bits, F32), constant(2.0**-33, F32)))
+    if kind == "cast":
+        middle = draw(st.sampled_from([dt.float64, dt.int32, dt.bool_, dt.float16, dt.int64]))
+        return cast(cast(x, middle), F32)
+    if kind == "take" and rank:
+        axis = draw(st.integers(0, rank - 1))
+        n = x.shape[axis]
+        at = make(TABLE["mod"], (mul(iota((3,), 0), constant(5, dt.int64)), constant(n, dt.int64)))
+        return make(TABLE["take"], (x, at), (axis,))
+    if kind == "scatter" and rank:
+        at = make(TABLE["mod"], (iota((x.shape[0],), 0), constant(2, dt.int64)))
+        return make(TABLE["scatter_add"], (x, at), (0, 3))
+    if kind == "conv" and rank == 3 and x.shape[2] >= 2:
+        grouped = reshape(x, (x.shape[0], 1, *x.shape[1:]))
+        w = reshape(slice_(x, (0, 0, 0), (1, x.shape[1], 2), (1, 1, 1)), (1, 1, x.shape[1], 2))
+        pads = ((draw(st.integers(-1, 1)), draw(st.integers(0, 1))),)
+        y = conv(grouped, w, (draw(st.integers(1, 2)),), pads, (1,), (draw(st.integers(1, 2)),))
+        return _half(reshape(y, (y.shape[0], 1, y.shape[3])))
+    if kind == "batched" and rank == 3:
+        return mul(contract(x, x, (0, 1, 3), (0, 2, 3), (0, 1, 2)), constant(0.2, F32))
     if kind == "iota" and rank:
         return add(x, mul(iota(x.shape, draw(st.integers(0, rank - 1)), F32), constant(0.1, F32)))
     return _half(x)
@@ -136,6 +157,7 @@ def test_random_graphs_agree_with_the_reference(
     graph: tuple[list[Node], list[Node], frozenset[int]], seed: int
 ) -> None:
     outputs, inputs, donated = graph
+    note(write(outputs, inputs))
     rng = np.random.default_rng(seed)
     arrays = [rng.uniform(-1, 1, i.shape).astype(np.float32) for i in inputs]
     want = evaluate(outputs, dict(zip(inputs, arrays, strict=True)))

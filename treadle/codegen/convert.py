@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from treadle.base import dtype as dt
@@ -9,6 +10,7 @@ from treadle.base.dtype import DType
 from treadle.codegen.value import Emit, Value, carried, ir, llvm_type
 
 
+@functools.cache
 def memory_type(dtype: DType, lanes: int = 1) -> Any:
     """The LLVM type of elements in memory: bool is a byte, bfloat16 two plain bytes."""
     if dtype is dt.float16:

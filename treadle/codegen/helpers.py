@@ -1,4 +1,4 @@
-"""Scalar functions that are called lane by lane: exact, rarely used, too long to inline."""
+"""Scalar functions that are called for each lane: exact, rarely used, too long to inline."""
 
 from __future__ import annotations
 
@@ -7,30 +7,64 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.codegen.convert import cast
-from treadle.codegen.value import Emit, Value, ir, join, llvm_type
+from treadle.codegen.value import Emit, Value, ir, llvm_type
+
+Definition = Callable[[Emit], Any]
+"""Adds a function of float64 numbers to a module: one number or a struct of them comes back."""
 
 
-def by_lane(function: Callable[..., Value], *arguments: Value) -> Value:
-    """A scalar function applied to each lane in turn."""
-    lanes = max(a.lanes for a in arguments)
-    if lanes == 1:
-        return function(*arguments)
-    rows = [a.spread(lanes) for a in arguments]
-    return join([function(*(row.lane(i) for row in rows)) for i in range(lanes)])
+def by_lane(name: str, define: Definition, arguments: list[Value], results: int) -> list[Value]:
+    """A scalar float64 function applied to each lane in turn.
+
+    The lanes go through memory, so that the code does not grow with their number.
+    """
+    emit, lanes = arguments[0].emit, max(a.lanes for a in arguments)
+    row = llvm_type(dt.float64, lanes)
+    b = emit.builder
+    with b.goto_entry_block():
+        places = [b.alloca(row) for _ in range(len(arguments) + results)]
+    for place in places:
+        place.type = ir.PointerType()
+    for argument, place in zip(arguments, places, strict=False):
+        b.store(argument.spread(lanes).raw, place)
+    function = emit.module.globals.get(f"{name}.lanes")
+    if function is None:
+        function = _define_lanes(emit, name, define(emit), len(arguments), results)
+    b.call(function, [*places, ir.Constant(ir.IntType(64), lanes)])
+    return [emit.value(b.load(p, typ=row), dt.float64) for p in places[len(arguments) :]]
+
+
+def _define_lanes(outer: Emit, name: str, scalar: Any, arguments: int, results: int) -> Any:
+    word, pointer, double = ir.IntType(64), ir.PointerType(), llvm_type(dt.float64)
+    kind = ir.FunctionType(ir.VoidType(), [*[pointer] * (arguments + results), word])
+    function = ir.Function(outer.module, kind, f"{name}.lanes")
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    *places, count = function.args
+    entry, loop, done = (function.append_basic_block(n) for n in ("entry", "loop", "done"))
+    ir.IRBuilder(entry).branch(loop)
+    b = ir.IRBuilder(loop)
+    at = b.phi(word)
+    at.add_incoming(ir.Constant(word, 0), entry)
+    addresses = [b.gep(p, [at], source_etype=double) for p in places]
+    made = b.call(scalar, [b.load(p, typ=double, align=8) for p in addresses[:arguments]])
+    parts = [made] if results == 1 else [b.extract_value(made, i) for i in range(results)]
+    for part, address in zip(parts, addresses[arguments:], strict=True):
+        b.store(part, address, align=8)
+    following = b.add(at, ir.Constant(word, 1))
+    at.add_incoming(following, loop)
+    b.cbranch(b.icmp_signed("<", following, count), loop, done)
+    ir.IRBuilder(done).ret_void()
+    return function
 
 
 def float_remainder(a: Value, b: Value) -> Value:
     """C's `fmod`, exact: `a - b * trunc(a / b)` with the sign of `a`."""
     a, b = a.meet(b)
     # Exact in float64 for float32 operands too: the remainder has no more digits than they have.
-    wide = by_lane(_call_remainder, cast(a, dt.float64), cast(b, dt.float64))
-    return cast(wide, a.dtype)
-
-
-def _call_remainder(a: Value, b: Value) -> Value:
-    module = a.emit.module
-    function = module.globals.get("treadle.fmod") or _define_remainder(a.emit)
-    return Value(a.emit, a.emit.builder.call(function, [a.raw, b.raw]), dt.float64)
+    wide = [cast(a, dt.float64), cast(b, dt.float64)]
+    return cast(by_lane("treadle.fmod", _define_remainder, wide, 1)[0], a.dtype)
 
 
 def _define_remainder(outer: Emit) -> Any:

@@ -141,5 +141,5 @@ def _unroll(body: Stmt, reduces: bool) -> int:
         if isinstance(expr, (Unary, Binary)):
             cost += 12 if expr.op in _COSTLY and expr.dtype.kind == "f" else 1
     if reduces:
-        return 4 if cost <= 10 else 2 if cost <= 40 else 1
-    return 2 if cost <= 24 else 1
+        return 4 if cost <= 30 else 2 if cost <= 80 else 1
+    return 4 if cost <= 8 else 2 if cost <= 80 else 1

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from treadle.base import dtype as dt
 from treadle.codegen.convert import cast
+from treadle.codegen.helpers import by_lane
 from treadle.codegen.polynomial import UINT64, quick_two_sum, two_product
-from treadle.codegen.value import Emit, Value, ir, join, llvm_type
+from treadle.codegen.value import Emit, Value, ir, llvm_type
 
 # The binary digits of 2/pi after 64 zeros: enough for the largest float64.
 _TWO_OVER_PI: Final = (
@@ -35,32 +36,24 @@ _TWO_OVER_PI: Final = (
 )
 _HALF_PI_HIGH: Final = 1.5707963267948966
 _HALF_PI_LOW: Final = 6.123233995736766e-17
-_NAME: Final = "treadle.reduce"
 
 
 def reduce_large(x: Value) -> tuple[Value, Value, Value]:
     """`x = n pi/2 + high + low` for finite float64 `|x| > 2^19`: n (wrapping), high, low."""
-    b = x.emit.builder
-    function = x.emit.module.globals.get(_NAME) or _define(x.emit)
-    rows: list[list[Value]] = [[], [], []]
-    for i in range(x.lanes):
-        parts = b.call(function, [x.lane(i).raw])
-        for row, index, dtype in zip(rows, range(3), (UINT64, dt.float64, dt.float64), strict=True):
-            row.append(Value(x.emit, b.extract_value(parts, index), dtype))
-    return join(rows[0]), join(rows[1]), join(rows[2])
+    quadrant, high, low = by_lane("treadle.reduce", _define, [x], 3)
+    return quadrant.bits(UINT64), high, low
 
 
 def _define(outer: Emit) -> Any:
-    double, word = llvm_type(dt.float64), ir.IntType(64)
-    result = ir.LiteralStructType([word, double, double])
-    function = ir.Function(outer.module, ir.FunctionType(result, [double]), _NAME)
+    double = llvm_type(dt.float64)
+    result = ir.LiteralStructType([double, double, double])
+    function = ir.Function(outer.module, ir.FunctionType(result, [double]), "treadle.reduce")
     function.linkage = "internal"
     function.attributes.add("nounwind")
     e = Emit(ir.IRBuilder(function.append_basic_block()), outer.target)
-    x = Value(e, function.args[0], dt.float64)
-    quadrant, high, low = _reduced(x)
+    quadrant, high, low = _reduced(Value(e, function.args[0], dt.float64))
     parts = ir.Constant(result, ir.Undefined)
-    for index, part in enumerate((quadrant, high, low)):
+    for index, part in enumerate((quadrant.bits(dt.float64), high, low)):
         parts = e.builder.insert_value(parts, part.raw, index)
     e.builder.ret(parts)
     return function

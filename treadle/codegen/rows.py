@@ -137,19 +137,24 @@ def vector_loop(r: Renderer, loop: For) -> None:
         return
     changes = written(loop.body)
     stop = r.value(loop.stop)
+    lanes = plan.width * plan.unroll
     with r.builder.if_then((stop > 0).raw), r.region(changes):
         r.hoist(loop)
-        lanes = plan.width * plan.unroll
-        sums = _partials(r, plan.reductions, lanes)
         full = stop & -lanes if lanes > 1 else stop
-        with r.builder.if_then((full > 0).raw), r.counting(r.zero, full, lanes) as first:
-            _row(r, loop, first, lanes, None, sums)
-        if plan.masked and plan.width > 1:
-            _masked_rest(r, loop, plan, full, stop, sums)
-        else:
-            _combine(r, sums)
-            if lanes > 1:
-                r.loop(loop, full, stop)
+        masked = plan.masked and plan.width > 1
+        narrow = _partials(r, plan.reductions, plan.width) if masked else {}
+        with r.builder.if_then((full > 0).raw), r.region():
+            sums = _partials(r, plan.reductions, lanes)
+            with r.counting(r.zero, full, lanes) as first:
+                _row(r, loop, first, lanes, None, sums)
+            if masked:
+                _narrow(r, sums, narrow, plan.width)
+            else:
+                _combine(r, sums)
+        if masked:
+            _masked_rest(r, loop, plan, full, stop, narrow)
+        elif lanes > 1:
+            r.loop(loop, full, stop)
     r.forget(changes)
 
 
@@ -162,18 +167,25 @@ def _masked_rest(
     sums: dict[Accumulate, Buffer],
 ) -> None:
     """What is left after the full rows, in rows of `width` lanes, the last one under a mask."""
-    narrow = _partials(r, plan.reductions, plan.width)
-    for stmt, buffer in sums.items():
-        folded = _fold(buffer.load(r.emit, r.zero), stmt.op, plan.width)
-        narrow[stmt].store(r.emit, r.zero, folded)
     with (
         r.builder.if_then((full < stop).raw),
         r.counting(full, stop, plan.width) as first,
     ):
         rest = stop - first
         left = (rest < plan.width).where(rest, plan.width)
-        _row(r, loop, first, plan.width, left, narrow)
-    _combine(r, narrow)
+        _row(r, loop, first, plan.width, left, sums)
+    _combine(r, sums)
+
+
+def _narrow(
+    r: Renderer,
+    wide: dict[Accumulate, Buffer],
+    narrow: dict[Accumulate, Buffer],
+    lanes: int,
+) -> None:
+    """Brings the partial results of the full rows down to the lanes of the rest."""
+    for stmt, buffer in wide.items():
+        narrow[stmt].store(r.emit, r.zero, _fold(buffer.load(r.emit, r.zero), stmt.op, lanes))
 
 
 def _row(

@@ -10,6 +10,7 @@ float16 and bfloat16 are carried as float32 and rounded where they are stored or
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ def carried(dtype: DType) -> DType:
     return dt.float32 if dtype.kind == "f" and dtype.itemsize == 2 else dtype
 
 
+@functools.cache
 def llvm_type(dtype: DType, lanes: int = 1) -> Any:
     """The LLVM type of computed values: bool is one bit."""
     if dtype.kind == "f":
@@ -42,12 +44,13 @@ def llvm_type(dtype: DType, lanes: int = 1) -> Any:
 class Emit:
     """Where values are made: LLVM's builder, standing in a function, and the target."""
 
-    __slots__ = ("builder", "module", "target")
+    __slots__ = ("_constants", "builder", "module", "target")
 
     def __init__(self, builder: Any, target: Target) -> None:
         self.builder = builder
         self.module = builder.module
         self.target = target
+        self._constants: dict[tuple[str, DType, int], Value] = {}
 
     def value(self, raw: Any, dtype: DType) -> Value:
         """Wraps an LLVM value that holds numbers of `dtype`."""
@@ -55,13 +58,20 @@ class Emit:
 
     def const(self, number: Number, dtype: DType, lanes: int = 1) -> Value:
         """A constant, in every lane."""
-        dtype = carried(dtype)
+        # By spelling: 0.0 and -0.0 are equal, NaN is not.
+        key = (repr(number), dtype, lanes)
+        found = self._constants.get(key)
+        if found is None:
+            found = self._constants[key] = self._const(number, carried(dtype), lanes)
+        return found
+
+    def _const(self, number: Number, dtype: DType, lanes: int) -> Value:
         plain = float(number) if dtype.kind == "f" else int(number)
         scalar = ir.Constant(llvm_type(dtype), plain)
-        if lanes > 1:
-            text = f"splat ({scalar.type} {scalar.get_reference()})"
-            return Value(self, literal(llvm_type(dtype, lanes), text), dtype, plain)
-        return Value(self, scalar, dtype, plain)
+        if lanes == 1:
+            return Value(self, scalar, dtype, plain)
+        text = f"splat ({scalar.type} {scalar.get_reference()})"
+        return Value(self, literal(llvm_type(dtype, lanes), text), dtype, plain)
 
     def iota(self, dtype: DType, lanes: int) -> Value:
         """0, 1, 2, ... along the lanes."""

@@ -24,6 +24,8 @@ DEAR = 8
 """An operation of this cost is not computed twice."""
 DEAR_TREE = 48
 """Nor is an expression of this cost in all."""
+WHOLE_TREE = 1000
+"""An expression of this cost is stored, so that no kernel grows without bound."""
 
 
 @dataclass(slots=True)
@@ -223,6 +225,6 @@ def _dear(found: Anchors) -> None:
         wider = count > 1 and any(sh.count(u.shape) > count for u in users)
         if kind == "pointwise" or node in found.unrolled:
             repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
-            if repeated or (wider and cost >= 4):
+            if repeated or (wider and cost >= 4) or total[node] > WHOLE_TREE:
                 found.anchors.add(node)
                 total[node] = 1

@@ -132,10 +132,10 @@ class Trace:
         "leaf_handles",
         "leaves",
         "origins",
-        "started",
         "saved",
         "serial",
         "sources",
+        "started",
         "state",
     )
 
@@ -216,32 +216,45 @@ class Trace:
         return self._leaf((INPUT, shape, dtype, needs), shape, dtype, needs, value)
 
     def _leaf(self, key: Any, shape: Shape, dtype: DType, needs: int, value: Any) -> State:
-        state = self.state
-        found = state.next.get(key)
+        found = self.state.next.get(key)
         if found is None:
-            found = State(state, make(INPUT, (), (shape, dtype)), (), needs)
-            TRIE.grown()
-            state.next[key] = found
+            found = self._new_leaf(key, shape, dtype, needs)
         self.leaves.append(value)
         self.state = found
+        return found
+
+    def _new_leaf(self, key: Any, shape: Shape, dtype: DType, needs: int) -> State:
+        found = State(self.state, make(INPUT, (), (shape, dtype)), (), needs)
+        TRIE.grown()
+        self.state.next[key] = found
         return found
 
     def enter(self, t: Handle) -> int:
         """The position of a tensor in this trace, which it becomes an input of if need be."""
         if t._trace is self:
             return t._pos
+        leaves = self.leaves
         if self.sources is not None:
-            self.sources[len(self.leaves)] = t
-        state = self.buffer(t._buffer, t._node.shape, t._node.dtype, min(t._needs, LEAF))
-        if t._needs == DERIVED and t._trace is not None:
-            self.origins[state.pos] = (t._trace, t._pos)
+            self.sources[len(leaves)] = t
+        # `buffer` written out: this is done for every parameter in every step.
+        node, needs = t._node, t._needs
+        state = self.state
+        key = (INPUT, node.shape, node.dtype, LEAF if needs else CONSTANT)
+        found = state.next.get(key)
+        if found is None:
+            found = self._new_leaf(key, node.shape, node.dtype, LEAF if needs else CONSTANT)
+        leaves.append(t._buffer)
+        self.state = found
+        pos: int = found.pos
+        if needs == LEAF:
+            self.leaf_handles[pos] = t
+        elif needs == DERIVED and t._trace is not None:
+            self.origins[pos] = (t._trace, t._pos)
             self.handles.append(ref(t))
-        elif t._needs == LEAF:
-            self.leaf_handles[state.pos] = t
         t._trace = self
-        t._pos = state.pos
-        t._node = state.node  # type: ignore[assignment]
-        return state.pos
+        t._pos = pos
+        t._node = found.node
+        return pos
 
     # --- what is alive -----------------------------------------------------------------------
 

@@ -106,16 +106,12 @@ def _classes(group: Group) -> Classes:
     return classes
 
 
-def _score(b: _Access, out: _Access, n: Sequence[Atom]) -> int:
+def _score(b: _Access, out: _Access, n: list[Atom]) -> int:
     """How well an operand serves as B: vectors run along `n` in B and in the result."""
     if not n:
         return -8
-    score = 0
-    if any(b.step.get(t) == 1 for t in n):
-        score += 4
-    if any(out.step.get(t) == 1 for t in n):
-        score += 2
-    return score
+    last = _sorted(n, _first_with_unit(n, b, out))[-1]
+    return 4 * (b.step.get(last) == 1) + 2 * (out.step.get(last) == 1)
 
 
 def _arrange(classes: Classes, a: _Access, b: _Access, out: _Access) -> Classes:
@@ -123,7 +119,7 @@ def _arrange(classes: Classes, a: _Access, b: _Access, out: _Access) -> Classes:
     batch, m, n, k = classes
     return (
         _sorted(batch, out),
-        _sorted(m, _first_with_unit(m, out, a)),
+        _sorted(m, _first_with_unit(m, a, out)),
         _sorted(n, _first_with_unit(n, b, out)),
         _sorted(k, _first_with_unit(k, a, b)),
     )

@@ -113,7 +113,8 @@ def _by_rows(node: Node) -> Node | None:
     x = node.inputs[0]
     if len(axes) < 2:
         return None
-    stack, seen = [x], set()
+    stack: list[Node] = [x]
+    seen: set[Node] = set()
     while stack and len(seen) < 200:
         at = stack.pop()
         if at in seen:

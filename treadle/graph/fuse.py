@@ -28,6 +28,8 @@ from treadle.ir.node import Node
 
 MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""
+LARGEST = 600
+"""Values of a kernel from which on nothing joins it: compilers take long over long code."""
 LARGE = 1 << 15
 """Elements from which on a reduction must not lose the parallelism of its rows."""
 
@@ -123,7 +125,7 @@ class Fusion:
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
-        if group.kind in ("host", "scatter"):
+        if group.kind in ("host", "scatter") or group.pull.size > LARGEST:
             return False
         bit = 1 << group.number
         return not any(g.ancestors & bit for g in needs.values() if g is not group)

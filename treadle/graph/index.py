@@ -48,7 +48,7 @@ class Affine(Expr):
     """
 
     __slots__ = ("const", "hi", "lo", "mask", "terms")
-    dtype: ClassVar[DType] = dt.int64
+    dtype: ClassVar[DType] = dt.int64  # type: ignore[misc]
 
     def __init__(self, terms: Terms, const: int) -> None:
         self.terms = terms

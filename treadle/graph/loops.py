@@ -223,6 +223,9 @@ class _Rows:
         for root in outs:
             store(nest, root)
         nest.close(level)
+        for v in values:
+            # The name was one of this loop.
+            v.name = ""
         for v in sums:
             total: Expr = Load(registers[v], Const(0), accumulator_dtype(v.dtype))
             if total.dtype is not v.dtype:

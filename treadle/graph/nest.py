@@ -74,9 +74,9 @@ class Nest:
             target = targets[i]
             at = rest
             if i:
-                n = emitter.size(counts[i])
-                at = self._let(body, "p", Binary("mod", rest, n))
-                rest = self._let(body, "q", Binary("floordiv", rest, n))
+                count = emitter.size(counts[i])
+                at = self._let(body, "p", Binary("mod", rest, count))
+                rest = self._let(body, "q", Binary("floordiv", rest, count))
             if isinstance(target, Piece):
                 base = self._let(body, "s", Binary("mul", at, emitter.size(target.size)))
                 left = Binary("sub", emitter.size(target.dim.extent), base)

@@ -103,6 +103,11 @@ class Pull:
             self._expand(self._pending.pop())
         return value
 
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return len(self._values)
+
     def keep(self) -> None:
         """Accepts what was pulled since the last time."""
         self.fresh.clear()

@@ -17,37 +17,27 @@ class Step:
 
     __slots__ = ("group", "loads", "reads", "roots", "stored", "values")
 
-    def __init__(self, group: Group, stored: list[Node]) -> None:
+    def __init__(self, group: Group, stored: list[Node], reads: set[Node]) -> None:
         self.group = group
         self.stored = stored
         self.roots: list[Root] = []
         self.values: list[Value] = []
-        self.reads: set[Node] = set()
+        self.reads = reads
         self.loads: dict[Node, set] = {}
 
 
 def steps_of(fusion: Fusion) -> list[Step]:
     """One step a group that stores something, each with its reads."""
-    stored: dict[int, list[Node]] = {}
+    reads = [_outside_reads(group) for group in fusion.groups]
+    needed = set(fusion.outputs).union(*reads)
     steps: list[Step] = []
-    needed = set(fusion.outputs)
-    live = {n: [m for m in g.members if fusion.group_of.get(m) is g] for n, g in _numbered(fusion)}
-    for group in fusion.groups:
-        needed |= _outside_reads(group)
-    for group in fusion.groups:
-        nodes = live[group.number] or ([group.node] if group.node is not None else [])
-        stored[group.number] = [n for n in nodes if n in needed]
-    for group in fusion.groups:
-        step = Step(group, stored[group.number])
-        if not step.stored:
-            continue
-        _describe(step, fusion.strides)
-        steps.append(step)
+    for group, read in zip(fusion.groups, reads, strict=True):
+        nodes = list(group.members) or ([group.node] if group.node is not None else [])
+        step = Step(group, [n for n in nodes if n in needed], read)
+        if step.stored:
+            _describe(step, fusion.strides)
+            steps.append(step)
     return steps
-
-
-def _numbered(fusion: Fusion) -> list[tuple[int, Group]]:
-    return [(g.number, g) for g in fusion.groups]
 
 
 def _outside_reads(group: Group) -> set[Node]:
@@ -66,7 +56,6 @@ def _outside_reads(group: Group) -> set[Node]:
 
 def _describe(step: Step, strides: Mapping[Node, tuple[int, ...]]) -> None:
     group = step.group
-    step.reads = _outside_reads(group)
     if group.kind in ("host", "scatter"):
         return
     step.roots = roots_of(group, step.stored, strides)

@@ -13,6 +13,7 @@ from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
 from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
+from treadle.ops.reduce import combine_of, initial
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
 from treadle.ops.view import (
@@ -73,7 +74,9 @@ def node_key(node: Node) -> Any:
 def simpler(node: Node) -> Node | None:
     """A simpler node of the same value, or `None`."""
     rule = _RULES.get(node.op.name)
-    found = rule(node) if rule is not None else None
+    found = _of_nothing(node) if any(0 in i.shape for i in node.inputs) else None
+    if found is None and rule is not None:
+        found = rule(node)
     if found is None and node.op.kind == "pointwise":
         found = _fold(node)
     if found is None and node.op.kind == "reduce":
@@ -311,6 +314,16 @@ def _gathered(node: Node, x: Node) -> Node | None:
         whole[axis] = extent
     zeros, ones = (0,) * len(whole), (1,) * len(whole)
     return reshape(unslice(flat, tuple(whole), zeros, ones), node.shape)
+
+
+def _of_nothing(node: Node) -> Node | None:
+    """A result with elements from inputs without: zeros, or what a reduction starts from."""
+    if 0 in node.shape or node.op.kind == "host":
+        return None
+    start = 0
+    if node.op.kind == "reduce":
+        start = initial(combine_of(node), node.dtype)
+    return full(node.shape, start, node.dtype)
 
 
 def _fold(node: Node) -> Node | None:

@@ -9,7 +9,7 @@ from treadle.nn import functional as F
 from treadle.nn import init
 from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
-from treadle.tensor import Tensor, empty
+from treadle.tensor import Tensor, empty, no_grad
 
 
 class Embedding(Module):
@@ -54,7 +54,8 @@ class Embedding(Module):
         """Draws new initial values: standard normal, and zero in the row of the padding."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
-            self.weight.data[self.padding_idx] = 0
+            with no_grad():
+                self.weight[self.padding_idx] = 0.0
 
     def forward(self, input: Any) -> Any:
         """Whole numbers `(*)` to `(*, embedding_dim)`."""

@@ -11,6 +11,7 @@ from treadle.nn.parameter import Buffer, Parameter
 from treadle.nn.registry import Registry
 from treadle.nn.state import Stateful
 from treadle.tensor import Tensor, no_grad, zeros_like
+from treadle.tensor.record import mode_changed
 from treadle.tensor.tensor_class import RemovableHandle
 
 T = TypeVar("T", bound="Module")
@@ -361,6 +362,8 @@ class Module(Stateful):
         """Sets this module and all below it to training (or to evaluation)."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
+        if self.training != mode:
+            mode_changed()
         self.training = mode
         for module in self.children():
             module.train(mode)

@@ -21,7 +21,8 @@ class _Running(Module):
         eps: added to the variance.
         momentum: how far the running statistics move towards a batch's; `None` makes them plain
             means over all batches.
-        affine: whether a weight and a bias are learnt.
+        affine: whether a weight (and a bias) are learnt.
+        bias: whether there is a bias.
         track_running_stats: whether running statistics are kept, for evaluation.
         device, dtype: of parameters and buffers.
     """
@@ -43,8 +44,10 @@ class _Running(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = Parameter(ones(num_features, **kind)) if affine else None
-        self.bias = Parameter(zeros(num_features, **kind)) if affine and bias else None
+        self.register_parameter("weight", Parameter(ones(num_features, **kind)) if affine else None)
+        self.register_parameter(
+            "bias", Parameter(zeros(num_features, **kind)) if affine and bias else None
+        )
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, **kind) if tracked else None)
         self.register_buffer("running_var", ones(num_features, **kind) if tracked else None)
@@ -64,7 +67,8 @@ class _Running(Module):
         self.reset_running_stats()
         if self.affine:
             init.ones_(self.weight)
-            init.zeros_(self.bias)
+            if self.bias is not None:
+                init.zeros_(self.bias)
 
     def _check_input_dim(self, input: Any) -> None:
         if input.ndim not in self.ranks:
@@ -75,7 +79,7 @@ class _Running(Module):
         """The arguments of the layer."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
     def _load_from_state_dict(
@@ -132,10 +136,11 @@ class _InstanceNorm(_Running):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-        track_running_stats: bool = False, device: Any = None, dtype: DType | None = None,
+        track_running_stats: bool = False, device: Any = None, dtype: DType | None = None, *,
+        bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device, dtype
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
         )
 
     def forward(self, input: Any) -> Any:
@@ -262,31 +267,32 @@ class GroupNorm(Module):
         num_groups: parts that the channels divide into.
         num_channels: channels.
         eps: added to the variance.
-        affine: whether a weight and a bias for each channel are learnt.
+        affine: whether a weight (and a bias) for each channel are learnt.
+        bias: whether there is a bias.
         device, dtype: of the parameters.
     """
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
-        device: Any = None, dtype: DType | None = None,
+        device: Any = None, dtype: DType | None = None, *, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         if num_channels % num_groups:
             raise ValueError("num_channels must be divisible by num_groups")
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
-        if affine:
-            self.weight = Parameter(ones(num_channels, device=device, dtype=dtype))
-            self.bias = Parameter(zeros(num_channels, device=device, dtype=dtype))
-        else:
-            self.register_parameter("weight", None)
-            self.register_parameter("bias", None)
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.register_parameter("weight", Parameter(ones(num_channels, **kind)) if affine else None)
+        self.register_parameter(
+            "bias", Parameter(zeros(num_channels, **kind)) if affine and bias else None
+        )
 
     def reset_parameters(self) -> None:
         """Sets the weight to ones and the bias to zeros."""
         if self.affine:
             init.ones_(self.weight)
-            init.zeros_(self.bias)
+            if self.bias is not None:
+                init.zeros_(self.bias)
 
     def forward(self, input: Any) -> Any:
         """The normalised input, of the same shape."""
@@ -294,7 +300,10 @@ class GroupNorm(Module):
 
     def extra_repr(self) -> str:
         """The arguments of the layer."""
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class LocalResponseNorm(Module):

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
 from typing import Any, Final
 
 from treadle.base import dtype as dt
-from treadle.base.lazy import LazyModule
 from treadle.tensor import Tensor, flush, set_grad_enabled, tensor, zeros_like
 from treadle.tensor import primitive as pr
-from treadle.tensor.creation import from_numpy
-from treadle.tensor.record import recorder, update
+from treadle.tensor.record import on_replay, recorder, step_done, update
 from treadle.tensor.tensor_class import RemovableHandle
-
-np = LazyModule("numpy")
 
 Rule = Callable[..., tuple[Any, ...]]
 Group = dict[str, Any]
@@ -46,12 +42,12 @@ def zeros_for(p: Any) -> Any:
 
     The first step is then recorded as all later ones are, and compiles one plan for all.
     """
-    return from_numpy(np.zeros(tuple(p._node.shape), p._node.dtype.numpy))
+    return filled_for(p, 0.0)
 
 
 def filled_for(p: Any, value: float) -> Any:
     """One value in a parameter's shape, in memory at once."""
-    return from_numpy(np.full(tuple(p._node.shape), value, p._node.dtype.numpy))
+    return pr.in_memory(tuple(p._node.shape), value, p._node.dtype)
 
 
 def _group_body(*args: Any) -> tuple[Any, ...]:
@@ -93,6 +89,10 @@ class Optimizer:
             )
         self.state: defaultdict[Any, Any] = defaultdict(dict)
         self.param_groups = []
+        # While a compiled function is recorded: the numbers of this step, which replays renew;
+        # while it is replayed: those collected so far.
+        self._fresh: list[float] | None = None
+        self._numbers: list[float] | None = None
         self._hooks: dict[str, dict[int, Callable[..., Any]]] = {"pre": {}, "post": {}}
         groups = list(params)
         if not groups:
@@ -190,11 +190,16 @@ class Optimizer:
         loss = self._evaluate(closure)
         mode = recorder()
         before, mode.grad = mode.grad, False
+        fresh = self._fresh = [] if mode.capture is not None else None
         try:
+            parts = []
             for group in self.param_groups:
                 params = [p for p in group["params"] if p._grad is not None]
                 if params:
+                    parts.append((group, params))
                     self._update(group, params)
+            if fresh is not None:
+                on_replay(lambda: self._renumber(parts, fresh))
         finally:
             mode.grad = before
         return loss
@@ -204,6 +209,16 @@ class Optimizer:
             return None
         with set_grad_enabled(True):
             return closure()
+
+    def _renumber(self, parts: list[tuple[Group, list[Any]]], fresh: list[float]) -> None:
+        """Goes through a step for its numbers alone: what a replayed step must be given anew."""
+        self._numbers = []
+        try:
+            for group, params in parts:
+                self._update(group, params)
+            fresh[:] = self._numbers
+        finally:
+            self._numbers = None
 
     def _update(self, group: Group, params: list[Any]) -> None:
         """Records the update of the parameters of a group that have a gradient."""
@@ -220,13 +235,20 @@ class Optimizer:
             numbers: hyper-parameters that may change from step to step.
             flags: what decides the form of the computation.
         """
+        if self._numbers is not None:
+            self._numbers.extend(numbers)
+            return
         state = self.state
         kept = [[state[p][name] for p in params] for name in names]
         targets = [*params, *chain.from_iterable(kept)]
         tensors = [*params, *[p._grad for p in params], *targets[len(params) :]]
         dtype = dt.float64 if params[0]._node.dtype is dt.float64 else dt.float32
         attrs = (rule, len(params), len(names), flags)
-        update(_group_body, tensors, numbers, dtype, attrs, targets)
+        fresh, sources = self._fresh, None
+        if fresh is not None:
+            sources = [partial(fresh.__getitem__, len(fresh) + i) for i in range(len(numbers))]
+            fresh.extend(numbers)
+        update(_group_body, tensors, numbers, dtype, attrs, targets, sources)
 
     def _advance(
         self, params: list[Any], names: tuple[str, ...], fresh: Callable[[Any], Any] = zeros_for
@@ -325,7 +347,7 @@ def _submitting(step: Callable[..., Any]) -> Callable[..., Any]:
         if hooks["post"]:
             for hook in list(hooks["post"].values()):
                 hook(self, args, kwargs)
-        flush()
+        step_done()
         return out
 
     return wrapper

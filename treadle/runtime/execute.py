@@ -49,9 +49,18 @@ _UNSHARED: Final = _reference_counts([object()])[0]
 
 
 def _donated(leaves: list[Any]) -> tuple[int, ...]:
-    """The inputs whose memory nobody will read again: a plan may write results there."""
+    """The inputs whose memory nobody will read again: a plan may write results there.
+
+    Adopted memory is somebody else's: who gave it may read it at any time.
+    """
     counts = _reference_counts(leaves)
-    return tuple([i for i, n in enumerate(counts) if n == _UNSHARED and type(leaves[i]) is Buffer])
+    return tuple(
+        [
+            i
+            for i, (n, leaf) in enumerate(zip(counts, leaves, strict=True))
+            if n == _UNSHARED and type(leaf) is Buffer and leaf.owner is None
+        ]
+    )
 
 
 def submit(trace: Trace) -> list[Any]:

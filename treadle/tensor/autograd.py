@@ -16,9 +16,9 @@ from treadle.graph.history import reachable
 from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
-from treadle.ops.table import input_node
+from treadle.ops.table import INPUT, input_node
 from treadle.tensor.grad_mode import set_grad_enabled
-from treadle.tensor.record import hold, position, rebind, record, recorder
+from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
 _SAVES_NOTHING: Final = frozenset({"add", "sub", "neg", "sum", "cast"})
 
@@ -223,7 +223,7 @@ def differentiate(
 
     Returns the pairs (leaf, gradient) in the order reached, and the gradients of the targets.
     """
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), walking():
         pending: dict[Trace, dict[int, Any]] = {}
         for root, seed in zip(roots, seeds, strict=True):
             current = recorder().trace
@@ -320,21 +320,79 @@ def backward(
     """
     for root in roots:
         _refuse_constant(root)
-    seeds = [_seed(root, g) for root, g in zip(roots, gradients, strict=True)]
     keep = retain_graph or create_graph
+    plain = inputs is None and not create_graph and len(roots) == 1 and gradients[0] is None
+    if plain and _known_backward(roots[0], keep):
+        return
+    start = recorder().trace.state
+    seeds = [_seed(root, g) for root, g in zip(roots, gradients, strict=True)]
     pairs, found = differentiate(roots, seeds, inputs or (), keep, create_graph)
+    if plain:
+        _learn_backward(start, roots[0], pairs)
     if inputs is not None:
         pairs = [(t, g) for t, g in zip(inputs, found, strict=True) if g is not None]
     for leaf, gradient in pairs:
+        _collect(leaf, gradient, create_graph)
+
+
+def _collect(leaf: Any, gradient: Any, create_graph: bool) -> None:
+    """Adds a gradient to `.grad` of a leaf."""
+    if leaf._grad is None:
+        leaf._grad = gradient
+    elif create_graph:
+        leaf._grad = record(ADD, (leaf._grad, gradient))
+    else:
+        with set_grad_enabled(False):
+            rebind(leaf._grad, record(ADD, (leaf._grad, gradient)))
+    for hook in list((leaf._extra or {}).get("after", {}).values()):
+        hook(leaf)
+
+
+def _known_backward(root: Any, keep: bool) -> bool:
+    """Takes the backward pass of a scalar of the current trace as one transition, where the same
+    pass was recorded before and nothing asks for a closer look."""
+    current = recorder().trace
+    if root._trace is not current or current.hooks or current.functions or current.origins:
+        return False
+    found = current.state.next.get(("backward", root._pos))
+    if found is None:
+        return False
+    leaves, visited = found.result
+    if current.freed and any(not visited.isdisjoint(part) for part in current.freed):
+        return False
+    handles = current.leaf_handles
+    collectors = [handles[pos] for pos, _ in leaves]
+    if any([leaf._extra for leaf in collectors]):
+        return False
+    current.state = found.end
+    current.leaves.extend(found.scalars)
+    if not keep:
+        current.freed.append(visited)
+    for leaf, (_, state) in zip(collectors, leaves, strict=True):
+        gradient = hold(current, state)
         if leaf._grad is None:
             leaf._grad = gradient
-        elif create_graph:
-            leaf._grad = record(ADD, (leaf._grad, gradient))
         else:
-            with set_grad_enabled(False):
-                rebind(leaf._grad, record(ADD, (leaf._grad, gradient)))
-        for hook in list((leaf._extra or {}).get("after", {}).values()):
-            hook(leaf)
+            _collect(leaf, gradient, False)
+    return True
+
+
+def _learn_backward(start: State, root: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Remembers a backward pass that stayed within one trace, from one scalar, for
+    `_known_backward`."""
+    current = recorder().trace
+    if root._trace is not current or current.hooks or current.functions or current.origins:
+        return
+    states = current.state.path()
+    place = {id(leaf): pos for pos, leaf in current.leaf_handles.items()}
+    if len(place) != len(current.leaf_handles) or any(g._trace is not current for _, g in pairs):
+        # A leaf that stands in the trace twice gets the sum of two gradients.
+        return
+    known = sum(s.node is not None and s.node.op is INPUT for s in start.path())
+    visited = frozenset(reachable(states, [root._pos])) - set(place.values())
+    leaves = [(place[id(leaf)], states[g._pos]) for leaf, g in pairs]
+    scalars = tuple(current.leaves[known:])
+    start.next["backward", root._pos] = Shortcut(current.state, (leaves, visited), scalars)
 
 
 def grad(

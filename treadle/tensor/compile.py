@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import ref
 
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
 from treadle.tensor.record import (
@@ -25,6 +26,7 @@ from treadle.tensor.record import (
 from treadle.tensor.tree import flatten, rebuild
 
 _RECORDINGS_AT_MOST: Final = 64
+_REASONS_AT_MOST: Final = 20
 
 
 class Recording:
@@ -139,6 +141,7 @@ class Compiled:
     ) -> Any:
         reason = "a tensor that it uses has another shape" if stale else self._why(key)
         self.reasons.insert(0, reason)
+        del self.reasons[_REASONS_AT_MOST:]
         here = recorder()
         if here.capture is not None:
             # Called by a function that is being compiled itself: a part of that recording.
@@ -235,8 +238,6 @@ def _guard(value: Any) -> Any:
 
 
 def _hold_again(trace: Trace, t: Any) -> None:
-    from weakref import ref
-
     trace.handles.append(ref(t))
 
 

@@ -14,7 +14,9 @@ from treadle.base.dtype import DType
 from treadle.base.shape import Shape, count
 from treadle.graph.capture import CONSTANT
 from treadle.ops import contract, gather, pointwise, reduce, source, view
-from treadle.tensor.record import position, record, record1, recorder
+from treadle.ops.table import input_node
+from treadle.runtime.buffer import empty
+from treadle.tensor.record import concrete, position, record, record1, recorder
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -27,6 +29,13 @@ def constant(value: float | bool, dtype: DType) -> Any:
 def filled(shape: Shape, value: float | bool, dtype: DType) -> Any:
     """A tensor of one value."""
     return record(source.FULL, (), (shape, value, dtype))
+
+
+def in_memory(shape: Shape, value: float, dtype: DType) -> Any:
+    """A tensor of one value that is in memory at once, and that plans may write to."""
+    buffer = empty(count(shape) * dtype.itemsize)
+    buffer.view(dtype, shape, writable=True).fill(value)
+    return concrete(buffer, input_node(shape, dtype))
 
 
 def counter(shape: Shape, axis: int, dtype: DType = dt.int64) -> Any:

@@ -30,7 +30,7 @@ class Recorder:
     `capture` is set while `treadle.compile` records a function.
     """
 
-    __slots__ = ("capture", "check", "grad", "limit", "trace")
+    __slots__ = ("capture", "check", "grad", "limit", "trace", "walking")
 
     def __init__(self) -> None:
         self.trace = Trace()
@@ -38,6 +38,8 @@ class Recorder:
         self.limit = PENDING_AT_MOST
         self.check: Callable[[list[Any]], None] | None = None
         self.capture: Capture | None = None
+        self.walking = False
+        """Whether a backward pass is being recorded: its trace must stay the current one."""
 
 
 class Capture:
@@ -49,6 +51,17 @@ class Capture:
     def __init__(self) -> None:
         self.callbacks: list[Callable[[], None]] = []
         self.submits = False
+
+
+class walking:
+    """A block that records into one trace: a read in it computes what it reads, and no more."""
+
+    def __enter__(self) -> None:
+        self._before = _LOCAL.recorder.walking
+        _LOCAL.recorder.walking = True
+
+    def __exit__(self, *_: object) -> None:
+        _LOCAL.recorder.walking = self._before
 
 
 class _Local(threading.local):
@@ -353,6 +366,8 @@ def _first_block(
 def flush() -> None:
     """Runs what is pending in this thread."""
     recorder = _LOCAL.recorder
+    if recorder.walking:
+        return
     with LOCK:
         trace = recorder.trace
         if trace.handles:
@@ -378,12 +393,12 @@ def run(t: Any) -> None:
     if t._buffer is not None:
         return
     trace = t._trace
-    if trace is _LOCAL.recorder.trace:
+    if trace is _LOCAL.recorder.trace and not _LOCAL.recorder.walking:
         flush()
         return
     with LOCK:
         if t._buffer is None and trace.error is None and not trace.done:
-            # Another thread is recording there: this one computes the value for itself.
+            # Another thread, or a backward pass, is recording there: compute this value alone.
             submit_part(trace, t)
     if t._buffer is None:
         raise RuntimeError(
@@ -428,12 +443,14 @@ def update(
     dtype: DType,
     attrs: tuple[Any, ...],
     targets: Sequence[Any],
+    sources: Sequence[Callable[[], float]] | None = None,
 ) -> None:
     """`rebind` of each target to its result of `block(body, (*tensors, *numbers), attrs)`, all as
     one transition.
 
     The targets are among the tensors, and leaves or constants. The numbers reach the body as
-    scalars of `dtype` that are inputs of the plan: others compile nothing.
+    scalars of `dtype` that are inputs of the plan: others compile nothing. `sources` give them
+    anew where a compiled function is replayed.
     """
     recorder = _LOCAL.recorder
     trace = recorder.trace
@@ -445,7 +462,10 @@ def update(
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        scalars = [scalar(value, dtype) for value in numbers]
+        scalars = [
+            scalar(value, dtype, source)
+            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+        ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
             rebind(t, value)
@@ -455,6 +475,8 @@ def update(
             table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
         return
     trace.state = found.end
+    if trace.sources is not None and sources is not None:
+        trace.sources.update(enumerate(sources, len(trace.leaves)))
     trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
     handles = trace.handles

@@ -18,11 +18,12 @@ TABLE_SLACK = 8
 class Addresses:
     """Emits address arithmetic; tables of addresses are filled by one shared function."""
 
-    __slots__ = ("_fill", "layout")
+    __slots__ = ("_fill", "layout", "series")
 
     def __init__(self, module: Any, target: Target, name: str, layout: Layout) -> None:
         self.layout = layout
-        self._fill = _render_fill(module, target, f"{name}.fill")
+        self.series = _render_series(module, target, f"{name}.series")
+        self._fill = _render_fill(module, target, f"{name}.fill", self.series)
 
     def extent(self, flow: Flow, params: Any, kind: int) -> Value:
         """The extent of the last dimension of a class: how far its unit stride reaches."""
@@ -78,7 +79,7 @@ class Addresses:
         )  # fmt: skip
 
 
-def _render_fill(module: Any, target: Target, name: str) -> Any:
+def _render_fill(module: Any, target: Target, name: str, series: Any) -> Any:
     """`fill(at, start, count, padded, base, extents, strides, rank, size)`: see `table`."""
     made, f, args = function(module, target, name, "piiiippii")
     at, start, count, padded, base, extents, strides, rank, size = args
@@ -94,7 +95,7 @@ def _render_fill(module: Any, target: Target, name: str) -> Any:
             index = start + n
             run = f.least(extent - f.rem(index, extent), count - n)
             first = base + _offset(f, index, extents, strides, rank) * size
-            progression(f, f.at(at, n * WORD), run, first, stride)
+            call(f, series, f.at(at, n * WORD), run, first, stride)
             filled.set(n + run)
             loop.again = n + run < count
     with f.when(count > 0):
@@ -116,11 +117,15 @@ def _offset(f: Flow, index: Value, extents: Any, strides: Any, rank: Value) -> V
     return total.get() + rest.get() * f.word(strides)
 
 
-def progression(f: Flow, at: Any, count: Value, first: Value, stride: Value) -> None:
-    """Writes `first`, `first + stride`, ... to a table; up to three entries too many."""
+def _render_series(module: Any, target: Target, name: str) -> Any:
+    """`series(at, count, first, stride)`: writes `first`, `first + stride`, ... to a table, four
+    at a time, so that up to three entries behind it are overwritten."""
+    made, f, (at, count, first, stride) = function(module, target, name, "piii")
     lane = f.iota(dt.int64, _LANES)
     row = f.cell(first.spread(_LANES) + lane * stride.spread(_LANES))
     jump = (stride * _LANES).spread(_LANES)
     with f.loop(0, count, _LANES) as n:
         f.builder.store(row.get().raw, f.at(at, n * WORD), align=WORD)
         row.set(row.get() + jump)
+    f.builder.ret_void()
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.codegen.contract.address import progression
 from treadle.codegen.contract.flow import WORD, call, function
 from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M
 from treadle.codegen.contract.panel import ROWS, Columns
@@ -21,17 +20,23 @@ def render_block_task(parts: Parts, pack_group: Any) -> Any:
     return made
 
 
-def packed_tables(frame: Frame, parts: Parts) -> None:
-    """Rows and steps of A where it is packed: the same for every block."""
+def prepare(frame: Frame, parts: Parts) -> None:
+    """What all blocks of a call share: a tile of zeros, and the tables of A where it is packed."""
     f, tile = frame.f, parts.tile
-    depth = frame.number("k_block")
-    step = f.index(tile.rows * tile.itemsize)
-    progression(f, frame.place("a_steps"), depth, f.index(0), step)
-    with f.loop(0, frame.number("m_block"), tile.rows) as row:
-        panel = f.div(row, tile.rows) * frame.number("a_panel")
-        start = f.address(frame.place("a_panels")) + panel
-        at = f.at(frame.place("a_rows"), row * WORD)
-        progression(f, at, f.index(tile.rows), start, f.index(tile.itemsize))
+    frame.forget_steps()
+    nothing = f.const(0, parts.contraction.accumulator, tile.lanes).raw
+    zeros = frame.place("zeros")
+    with f.loop(0, f.index(tile.rows * parts.row_bytes), tile.lanes * tile.itemsize) as at:
+        f.builder.store(nothing, f.at(zeros, at), align=tile.itemsize)
+    with f.when(frame.number("pack_a") > 0):
+        series, size = parts.addresses.series, f.index(tile.itemsize)
+        depth = frame.number("k_block")
+        call(f, series, frame.place("a_steps"), depth, f.index(0), size * tile.rows)
+        with f.loop(0, frame.number("m_block"), tile.rows) as row:
+            panel = f.div(row, tile.rows) * frame.number("a_panel")
+            start = f.address(frame.place("a_panels")) + panel
+            at = f.at(frame.place("a_rows"), row * WORD)
+            call(f, series, at, f.index(tile.rows), start, size)
 
 
 class _Block:
@@ -126,15 +131,17 @@ class _Block:
             panel, row_bytes = self.b.panel(column, k, depth)
             b.set(panel)
             b_row.set(row_bytes)
-        accumulate = f.flag(k > self.start)
+        begun = k > self.start
         with f.loop(0, self.rows, parts.chunk) as row:
             rows = f.least(self.rows - row, parts.chunk)
             at = f.at(self.tiles, offset + row * frame.number("row"))
             with f.choose(self.summing) as (compute, combine):
                 with compute:
+                    sums = f.builder.select(begun.raw, at, frame.place("zeros"))
+                    sums_row = begun.where(f.index(parts.row_bytes), f.index(0))
                     call(
                         f, parts.sweep, f.at(a_rows, row * WORD), rows, a_steps, b.get(),
-                        b_row.get(), depth, at, accumulate,
+                        b_row.get(), depth, at, sums, sums_row,
                     )  # fmt: skip
                 with combine:
                     source = f.at(self.partial, offset + row * parts.row_bytes)

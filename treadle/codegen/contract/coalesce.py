@@ -40,7 +40,7 @@ _Dim = tuple[int, tuple[int, ...]]
 
 
 def _merge(dims: list[_Dim], fixed: list[int]) -> list[_Dim]:
-    """Merges from the last dimension to the first; `fixed` operands have stride 1 along the last."""
+    """Merges from the last dimension to the first, along which `fixed` operands have stride 1."""
     merged = [dims[-1]]
     for extent, strides in reversed(dims[:-1]):
         inner, inner_strides = merged[0]

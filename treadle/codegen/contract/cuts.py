@@ -24,6 +24,8 @@ _ROWS: Final = 4
 """Tiles of rows in the lowest block, as long as there is a choice."""
 _PACK_COLUMNS: Final = 192
 """Columns against which packing A pays: below, its rows are read in place."""
+_PAGE: Final = 4096
+"""Rows of k so far apart share no page: A is then packed for less than half as many columns."""
 _SCATTERED: Final = 128
 """The depth of blocks whose rows of k lie apart, each in a line of its own, perhaps in a page of
 its own: so many stay in the first-level cache."""
@@ -41,7 +43,8 @@ _LONG: Final = 8
 class Problem:
     """The sizes of one contraction, and how its operands can be read.
 
-    `a_along`: A has unit stride along k. `a_in_place`, `b_in_place`: the operand has the
+    `a_along`: A has unit stride along k. `a_step`: bytes between neighbouring k of A.
+    `a_in_place`, `b_in_place`: the operand has the
     accumulator's type, and B one stride along k and unit stride along n.
     """
 
@@ -50,6 +53,7 @@ class Problem:
     n: int
     k: int
     a_along: bool
+    a_step: int
     a_in_place: bool
     b_in_place: bool
 
@@ -70,7 +74,8 @@ def cut(p: Problem, tile: Tile) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
     columns = min(up(p.n, tile.width), up(_COLUMNS, tile.width))
     direct = p.b_in_place and p.m <= _ROWS * tile.rows
-    pack_a = not p.a_in_place or columns >= _PACK_COLUMNS
+    enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
+    pack_a = not p.a_in_place or columns >= enough
     k_block = _depth(p, tile, direct or not (pack_a or p.a_along))
     rows = max(_ROWS * tile.rows, _A_BYTES // (k_block * tile.itemsize))
     m_blocks, n_blocks = ceil(p.m / rows), ceil(p.n / columns)
@@ -95,7 +100,7 @@ def cut(p: Problem, tile: Tile) -> Cuts:
         n_block,
         k_block,
         up(ceil(p.k / slices), k_block) if slices > 1 else max(1, p.k),
-        not p.a_in_place or (pack_a and n_block >= _PACK_COLUMNS),
+        not p.a_in_place or (pack_a and n_block >= enough),
         DIRECT if direct else shared,
     )
 

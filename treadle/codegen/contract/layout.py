@@ -30,7 +30,7 @@ NUMBERS: Final = (
     "row", "panel", "block", "slices", "slice_bytes",
     # Places in bytes: in the scratch memory, and of the partial sums in the workspace.
     "tabled", "rows", "steps", "b_steps", "columns", "a_rows", "a_steps", "ends", "end_size",
-    "a_panels", "b_panel", "tiles", "partial",
+    "a_panels", "b_panel", "zeros", "tiles", "partial",
 )  # fmt: skip
 
 

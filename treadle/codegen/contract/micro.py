@@ -12,24 +12,25 @@ from treadle.codegen.value import Value, ir, llvm_type
 
 
 def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DType) -> Any:
-    """`sweep(rows, count, steps, b, b_row, depth, tiles, accumulate)`: one panel of B against rows
-    of A.
+    """`sweep(rows, count, steps, b, b_row, depth, tiles, sums, sums_row)`: one panel of B against
+    rows of A.
 
-        tiles[i, :] (+)= sum over k < depth of  A[rows[i] + steps[k]] * B[b + k * b_row][:]
+        tiles[i, :] = sums[i, :] + sum over k < depth of A[rows[i] + steps[k]] * B[b + k * b_row, :]
 
     `rows` holds a pointer per row of A (a tile's rows past `count` must be readable), `steps` the
     byte offset of each k, which all rows share. Adding the two costs nothing: the processor's
     addressing does it, and no index is ever decomposed here. `tiles` is a matrix of `tile.width`
-    columns, each element one chain of multiply-adds in the order of k, however k is blocked.
+    columns; so is `sums`, or one tile of zeros for all rows (`sums_row` is then 0 bytes). Each
+    element is one chain of multiply-adds in the order of k, however k is blocked.
     """
-    made, f, args = function(module, target, name, "pippiipi")
-    rows, count, steps, b, b_row, depth, tiles, accumulate = args
-    row_bytes = tile.width * tile.itemsize
+    made, f, args = function(module, target, name, "pippiippi")
+    rows, count, steps, b, b_row, depth, tiles, sums, sums_row = args
 
     def emit(height: int, start: Value) -> None:
         sources = [f.pointer(rows, start + i) for i in range(height)]
-        at = f.at(tiles, start * row_bytes)
-        _Tile(f, tile, dtype, height, at).emit(sources, steps, b, b_row, depth, accumulate)
+        at = f.at(tiles, start * (tile.width * tile.itemsize))
+        before = f.at(sums, start * sums_row)
+        _Tile(f, tile, dtype, height).emit(sources, steps, b, b_row, depth, before, at)
 
     rest = f.rem(count, tile.rows)
     with f.loop(0, count - rest, tile.rows) as start:
@@ -46,58 +47,42 @@ def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DTyp
 class _Tile:
     """Emits the loop over k for one tile of `height` rows."""
 
-    def __init__(self, f: Flow, tile: Tile, dtype: DType, height: int, at: Any) -> None:
+    def __init__(self, f: Flow, tile: Tile, dtype: DType, height: int) -> None:
         self.f = f
         self.tile = tile
         self.dtype = dtype
         self.height = height
-        self.at = at
         self.type = llvm_type(dtype, tile.lanes)
 
     def emit(
-        self, rows: list[Any], steps: Any, b: Any, b_row: Value, depth: Value, accumulate: Value
+        self, rows: list[Any], steps: Any, b: Any, b_row: Value, depth: Value, sums: Any, tiles: Any
     ) -> None:
-        """The sums of before or zeros, the loop, and the sums stored."""
+        """The sums of before, the loop, and the sums stored."""
         f, builder = self.f, self.f.builder
-        started = self._start(accumulate)
+        vector = self.tile.lanes * self.tile.itemsize
+        places = [i * vector for i in range(self.height * self.tile.vectors)]
+        started = [builder.load(f.at(sums, i), typ=self.type, align=vector) for i in places]
         before = builder.block
-        loop, done = (builder.append_basic_block(n) for n in ("depth", "stored"))
-        builder.cbranch((depth > 0).raw, loop, done)
+        head, body, done = (builder.append_basic_block(n) for n in ("depth", "step", "summed"))
+        builder.branch(head)
 
-        builder.position_at_end(loop)
-        k = self._phi(ir.IntType(64), f.index(0).raw, before)
-        b_at = self._phi(ir.PointerType(), b, before)
-        sums = [self._phi(self.type, raw, before) for raw in started]
-        added = self._step(rows, f.word(steps, f.index(k)), b_at, sums)
-        following = f.index(k) + 1
-        k.add_incoming(following.raw, loop)
-        b_at.add_incoming(f.at(b_at, b_row), loop)
-        for phi, raw in zip(sums, added, strict=True):
-            phi.add_incoming(raw, loop)
-        builder.cbranch((following < depth).raw, loop, done)
+        builder.position_at_end(head)
+        k, b_at = builder.phi(ir.IntType(64)), builder.phi(ir.PointerType())
+        totals = [builder.phi(self.type) for _ in places]
+        builder.cbranch((f.index(k) < depth).raw, body, done)
+
+        builder.position_at_end(body)
+        added = self._step(rows, f.word(steps, f.index(k)), b_at, totals)
+        following = [(f.index(k) + 1).raw, f.at(b_at, b_row), *added]
+        builder.branch(head)
+        entering = [f.index(0).raw, b, *started]
+        for phi, first, next_ in zip([k, b_at, *totals], entering, following, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, body)
 
         builder.position_at_end(done)
-        for i, (first, last) in enumerate(zip(started, added, strict=True)):
-            final = self._phi(self.type, first, before)
-            final.add_incoming(last, loop)
-            started[i] = final
-        for i, raw in enumerate(started):
-            builder.store(raw, self._place(i), align=self._align)
-
-    def _start(self, accumulate: Value) -> list[Any]:
-        builder = self.f.builder
-        before = builder.block
-        with self.f.when(accumulate > 0):
-            loaded = [
-                builder.load(self._place(i), typ=self.type, align=self._align)
-                for i in range(self.height * self.tile.vectors)
-            ]
-            inside = builder.block
-        phis = [self._phi(self.type, self.f.const(0, self.dtype, self.tile.lanes).raw, before)
-                for _ in loaded]  # fmt: skip
-        for phi, raw in zip(phis, loaded, strict=True):
-            phi.add_incoming(raw, inside)
-        return phis
+        for i, total in zip(places, totals, strict=True):
+            builder.store(total, f.at(tiles, i), align=vector)
 
     def _step(self, rows: list[Any], step: Value, b: Any, sums: list[Any]) -> list[Any]:
         """One k: `vectors` loads of B, and for each row one element of A against them."""
@@ -120,15 +105,3 @@ class _Tile:
                 total = spread.madd(column, before) if fused else spread * column + before
                 added.append(total.raw)
         return added
-
-    def _phi(self, kind: Any, value: Any, block: Any) -> Any:
-        phi = self.f.builder.phi(kind)
-        phi.add_incoming(value, block)
-        return phi
-
-    def _place(self, i: int) -> Any:
-        return self.f.at(self.at, i * self.tile.lanes * self.tile.itemsize)
-
-    @property
-    def _align(self) -> int:
-        return self.tile.lanes * self.tile.itemsize

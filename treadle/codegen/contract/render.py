@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.errors import CompileError
-from treadle.codegen.contract.block import packed_tables, render_block_task
+from treadle.codegen.contract.block import prepare, render_block_task
 from treadle.codegen.contract.finish import RenderValue
 from treadle.codegen.contract.flow import Flow, call
 from treadle.codegen.contract.layout import PACK
@@ -48,9 +48,7 @@ def render_contraction(
     f = Flow(ir.IRBuilder(function.append_basic_block("entry")), target)
     slots, params, scratch, begin, end = function.args
     frame = Frame(f, parts.layout, slots, params, scratch)
-    frame.forget_steps()
-    with f.when(frame.number("pack_a") > 0):
-        packed_tables(frame, parts)
+    prepare(frame, parts)
     with f.choose(frame.number("phase").equals(PACK)) as (packing, computing):
         for branch, task_function in ((packing, pack), (computing, block)):
             with branch, f.loop(f.index(begin), f.index(end)) as task:

@@ -21,6 +21,7 @@ from treadle.codegen.contract.layout import (
     PARTIAL,
     SHARED,
     WHOLE,
+    A,
     B,
     K,
     Layout,
@@ -108,6 +109,7 @@ class _Planner:
             n,
             k,
             a_along=c.a.unit == "k",
+            a_step=self._last_stride(A) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
             b_in_place=c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride,
         )
@@ -116,15 +118,18 @@ class _Planner:
         start = self.layout.extents(kind) - 2 * self.layout.buffers
         return self.sizes[start : start + self.c.dims[kind]]
 
+    def _last_stride(self, operand: int) -> int:
+        """An operand's stride along the last dimension of k."""
+        rank = self.c.dims[K]
+        start = self.layout.strides(operand, K) - 2 * self.layout.buffers
+        return self.sizes[start + rank - 1] if rank else 0
+
     def _step(self, phase: int, tasks: int) -> Step:
         self.numbers["phase"] = phase
         # Small tasks come by the dozen, so that claiming them costs nothing to speak of.
         return Step(tasks, max(1, tasks // 256), (*self.sizes, *self.numbers.values()))
 
     def _number(self, p: Problem, cuts: Cuts) -> None:
-        strides = self.layout.strides(B, K) - 2 * self.layout.buffers
-        rank = self.c.dims[K]
-        b_row = self.sizes[strides + rank - 1] if rank else 0
         self.numbers.update(
             m=p.m,
             n=p.n,
@@ -141,7 +146,7 @@ class _Planner:
             slices=max(1, ceil(p.k / cuts.slice)),
             pack_a=int(cuts.pack_a),
             b_mode=cuts.b_mode,
-            b_row=b_row * self.tile.itemsize,
+            b_row=self._last_stride(B) * self.tile.itemsize,
         )
 
     def _place_scratch(self) -> int:
@@ -168,6 +173,7 @@ class _Planner:
             "ends": rows * len(self.layout.ends),
             "a_panels": m_block // tile.rows * n["a_panel"] * pack_a,
             "b_panel": k_block * row_bytes * GROUP,
+            "zeros": tile.rows * row_bytes,
             "tiles": n["block"] if kept else CHUNK * tile.rows * row_bytes,
         }
         total = 0

@@ -14,6 +14,10 @@ REDUCTIONS = ("none", "mean", "sum")
 
 def repeated(value: Any, rank: int, name: str = "argument") -> tuple[Any, ...]:
     """A number for each of `rank` axes: one for all of them, or a sequence."""
+    if type(value) is int:
+        return (value,) * rank
+    if type(value) is tuple and len(value) == rank:
+        return value
     if isinstance(value, Iterable):
         out = tuple(value)
         if len(out) == 1:

@@ -255,9 +255,9 @@ def adaptive_avg(x: Any, sizes: tuple[int, ...]) -> Any:
     for j, m in enumerate(sizes):
         axis = first + j
         labels = tuple(range(len(shape_of(out))))
-        new = tuple(99 if a == axis else a for a in labels)
+        new = tuple(len(labels) if a == axis else a for a in labels)
         matrix = _mean_matrix(shape_of(out)[axis], m, x._node.dtype)
-        out = pr.contracted(out, matrix, labels, (99, axis), new)
+        out = pr.contracted(out, matrix, labels, (len(labels), axis), new)
     return out
 
 

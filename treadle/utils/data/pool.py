@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import select
 import signal
 import sys
@@ -64,7 +65,6 @@ class _Hand:
         if self.poller is not None:
             self.poller.register(connection.fileno(), select.POLLIN)
             self.poller.register(process.sentinel, select.POLLIN)
-        _inherited.add(connection)
 
     def ready(self, timeout: float) -> bool:
         """Wait for an answer or the end of the worker: `timeout` seconds, or for ever if 0."""
@@ -193,6 +193,7 @@ class Pool:
 
 def _start(setup: Setup, context: Any, worker: int, seed: int) -> _Hand:
     ours, theirs = context.Pipe(duplex=True)
+    _inherited.add(ours)
     process = context.Process(
         target=run, args=(theirs, setup, worker, seed), name=f"treadle-loader-{worker}", daemon=True
     )
@@ -201,8 +202,14 @@ def _start(setup: Setup, context: Any, worker: int, seed: int) -> _Hand:
             # Threads of the kernel pool start anew in a forked child: see runtime.
             warnings.filterwarnings("ignore", ".*use of fork.*", DeprecationWarning)
             process.start()
-    except BaseException:
+    except BaseException as error:
         ours.close()
+        if isinstance(error, pickle.PicklingError | AttributeError | TypeError):
+            raise DataError(
+                f"the start method {context.get_start_method()!r} must pickle the data set, the "
+                f"transforms and collate_fn, and cannot: {error}. Define them at the top of a "
+                "module, not as a lambda or inside of a function."
+            ) from error
         raise
     finally:
         # A worker's end must be open in the worker alone, or its death would go unseen.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.base.errors import DataError
 from treadle.base.lazy import LazyModule
+from treadle.runtime.pool import set_num_threads
 from treadle.tensor.random import manual_seed
 from treadle.utils.data.fetch import Fetched, IterableFetcher, MapFetcher, Task
 from treadle.utils.data.transport import FITS_A_PIPE, Parcel, attach, pack
@@ -86,6 +87,8 @@ def run(connection: Connection, setup: Setup, worker: int, seed: int) -> None:
     # Ctrl-C goes to every process of the terminal; the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The workers are the parallelism: threads in each would only stand in each other's way.
+    set_num_threads(1)
     try:
         _Worker(connection, setup, worker, seed).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):

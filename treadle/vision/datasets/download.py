@@ -32,6 +32,8 @@ def fetch(url: str, at_most: int = 1 << 28) -> bytes:
                     bar.update(len(part))
                     if len(content) > at_most:
                         raise DataError(f"longer than {at_most:,} bytes")
+    except _error.HTTPError as error:
+        raise DataError(f"HTTP {error.code} {error.reason}") from error
     except _error.URLError as error:
         raise DataError(str(error.reason)) from error
     except (OSError, _http.HTTPException, ValueError) as error:

@@ -87,7 +87,8 @@ def installers() -> list[tuple[str, list[str]]]:
     found = []
     if importlib.util.find_spec("pip") is not None:
         found.append(("pip", [sys.executable, "-m", "pip", *download]))
-    if uv := shutil.which("uv"):
+    # `uv run` names itself in UV, also where its folder is not on PATH.
+    if uv := os.environ.get("UV") or shutil.which("uv"):
         found.append(("uv", [uv, *install]))
     elif importlib.util.find_spec("uv") is not None:
         found.append(("uv", [sys.executable, "-m", "uv", *install]))
@@ -102,7 +103,7 @@ def digits(file: IO[bytes], name: str) -> dict[str, bytes]:
     """The four IDX files out of the compressed pickle."""
     try:
         with gzip.open(file) as pickled:
-            sets = load_arrays(pickled, name)  # type: ignore[arg-type]
+            sets = load_arrays(pickled, name, encoding="bytes")  # type: ignore[arg-type]
     except (OSError, EOFError) as error:
         raise DataError(f"{name} is damaged: {error}") from error
     try:
