@@ -344,6 +344,7 @@ def _first_block(
     attrs: tuple[Any, ...],
 ) -> Any:
     trace = recorder.trace
+    start = trace.state
     known = len(trace.leaves)
     tensors = body(*inputs, *attrs)
     if recorder.trace is not trace:
@@ -357,6 +358,11 @@ def _first_block(
         else:
             result = states[position(trace, tensors)]
         table[key] = Shortcut(trace.state, result, scalars)
+        # A loss or layer that a body makes of another one is named after that.
+        maker = attrs[0] if attrs and callable(attrs[0]) else body
+        for state in result if isinstance(result, tuple) else (result,):
+            if state.pos > start.pos:
+                state.maker = maker
     return tensors
 
 

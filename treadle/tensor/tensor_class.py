@@ -292,8 +292,9 @@ class Tensor(Lazy):
             return None
         trace, pos = autograd.origin(self)
         call = trace.functions.get(pos)
-        node = trace.state.path()[pos].node
-        return GradientFunction(call.name if call is not None else gradient_name(node))
+        return GradientFunction(
+            call.name if call is not None else gradient_name(trace.state.path()[pos])
+        )
 
     def backward(
         self,
