@@ -464,7 +464,7 @@ def test_a_loop_keeps_no_tensors_and_no_traces(read: bool) -> None:
     w = treadle.rand(4, 4, dtype=treadle.float64).requires_grad_()
 
     def step(i: int) -> None:
-        x = treadle.full((2, 4), float(i), dtype=treadle.float64)
+        x = treadle.full((2, 4), i + 2.0, dtype=treadle.float64)
         loss = (x @ w).tanh().sum()
         if read:
             assert loss.item() == loss.item()

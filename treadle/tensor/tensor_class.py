@@ -23,6 +23,7 @@ from treadle.tensor.methods import attach
 from treadle.tensor.naming import gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
+    DETACHED,
     Lazy,
     concrete,
     position,
@@ -291,8 +292,9 @@ class Tensor(Lazy):
             return None
         trace, pos = autograd.origin(self)
         call = trace.functions.get(pos)
-        node = trace.state.path()[pos].node
-        return GradientFunction(call.name if call is not None else gradient_name(node))
+        return GradientFunction(
+            call.name if call is not None else gradient_name(trace.state.path()[pos])
+        )
 
     def backward(
         self,
@@ -318,7 +320,9 @@ class Tensor(Lazy):
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
         with no_grad():
-            return view(ALIAS, self, ())
+            out = view(ALIAS, self, ())
+        out._steps = (*out._steps[:-1], DETACHED)
+        return out
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
