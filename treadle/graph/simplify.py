@@ -12,9 +12,9 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
 from treadle.ops.reduce import combine_of, initial
-from treadle.ops.gather import JOIN
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
 from treadle.ops.view import (
