@@ -78,8 +78,10 @@ class Bound:
             for k in self._halves:
                 values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
             self._pack(self._cells, self._offset, *values)
-        addresses = [cells[i] if i in cells else leaf.address  # noqa: SIM401
-            for i, leaf in enumerate(leaves)]
+        addresses = [
+            cells[i] if i in cells else leaf.address  # noqa: SIM401
+            for i, leaf in enumerate(leaves)
+        ]
         outputs: list[Any] = [None] * len(self.plan.outputs)
         for i, nbytes in self._fixed:
             outputs[i] = empty(nbytes)
