@@ -257,7 +257,7 @@ class Trace:
             self.handles.append(ref(t))
         t._trace = self
         t._pos = pos
-        t._node = found.node
+        t._node = found.node  # type: ignore[assignment]
         return pos
 
     # --- what is alive -----------------------------------------------------------------------

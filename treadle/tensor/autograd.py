@@ -362,7 +362,7 @@ def _known_backward(root: Any, keep: bool) -> bool:
         return False
     handles = current.leaf_handles
     collectors = [handles[pos] for pos, _ in leaves]
-    if any([leaf._extra for leaf in collectors]):
+    if any(leaf._extra for leaf in collectors):
         return False
     current.state = found.end
     current.leaves.extend(found.scalars)

@@ -468,9 +468,10 @@ def update(
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
+        given: Sequence[Callable[[], float] | None] = sources or [None] * len(numbers)
         scalars = [
             scalar(value, dtype, source)
-            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+            for value, source in zip(numbers, given, strict=True)
         ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
