@@ -124,6 +124,8 @@ class Trace:
     `leaf_handles` are the tensors that collect gradients.
     `sources` tells, while a function is compiled, which tensor or function each leaf came from.
     `saved` are the buffers kept for a backward pass after the trace has run.
+    `written` are the tensors that took another value, each with the position or the memory of the
+    one before: where the run fails they take that back.
     """
 
     __slots__ = (
@@ -141,6 +143,7 @@ class Trace:
         "sources",
         "started",
         "state",
+        "written",
     )
 
     def __init__(self) -> None:
@@ -154,6 +157,7 @@ class Trace:
         self.hooks: dict[int, list[Callable[[Any], Any]]] = {}
         self.functions: dict[int, Any] = {}
         self.freed: list[frozenset[int]] = []
+        self.written: list[tuple[ref[Any], Any]] = []
         self.saved: dict[int, Any] = {}
         self.sources: dict[int, Any] | None = None
         self.done = False

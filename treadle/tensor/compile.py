@@ -121,6 +121,7 @@ class Compiled:
                 trace.leaf_handles[state.pos] = t
             else:
                 t._needs = state.needs
+            trace.written.append((ref(t), t._pos))
             t._pos, t._node, t._trace, t._buffer = state.pos, state.node, trace, None
             t._version += 1
             _hold_again(trace, t)

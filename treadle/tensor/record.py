@@ -421,6 +421,7 @@ def rebind(t: Any, value: Any) -> None:
     trace = _LOCAL.recorder.trace
     pos = position(trace, value)
     node = value._node
+    trace.written.append((ref(t), t._pos if t._trace is trace else t._buffer))
     if t._needs == LEAF:
         # It stays a leaf: gradients of what is computed from it later are collected at it.
         start = trace.state
@@ -468,10 +469,9 @@ def update(
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        given: Sequence[Callable[[], float] | None] = sources or [None] * len(numbers)
         scalars = [
-            scalar(value, dtype, source)
-            for value, source in zip(numbers, given, strict=True)
+            scalar(value, dtype, None if sources is None else sources[i])
+            for i, value in enumerate(numbers)
         ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
@@ -486,18 +486,20 @@ def update(
         trace.sources.update(enumerate(sources, len(trace.leaves)))
     trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
-    handles = trace.handles
+    handles, written = trace.handles, trace.written
     for t, state in zip(targets, found.result, strict=True):
         if t._needs == LEAF:
             trace.leaf_handles[state.pos] = t
         else:
             t._needs = state.needs
+        handle = ref(t)
+        handles.append(handle)
+        written.append((handle, t._pos))
         t._trace = trace
         t._pos = state.pos
         t._node = state.node
         t._buffer = None
         t._version += 1
-        handles.append(ref(t))
 
 
 DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from treadle.tensor.random import Generator, host_generator
 from treadle.utils.data.collate import default_collate, default_convert
 from treadle.utils.data.dataset import Dataset, IterableDataset
-from treadle.utils.data.fetch import IterableFetcher, MapFetcher, Task
+from treadle.utils.data.fetch import Exhausted, IterableFetcher, MapFetcher, Task
 from treadle.utils.data.pool import Pool, start_method
 from treadle.utils.data.protocol import speaks
 from treadle.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
@@ -190,7 +190,7 @@ class DataLoader(Generic[T]):
         for task in self._tasks():
             try:
                 batch = fetcher.load(task, seed)
-            except StopIteration:
+            except Exhausted:
                 return
             yield batch
 
