@@ -327,6 +327,21 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     return red.norm(gap, p, -1)
 
 
+def dist(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm of the difference."""
+    return red.norm(ar.sub(input, other), p)
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """`input`, but at least `min`."""
+    return ar.clamp(input, min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """`input`, but at most `max`."""
+    return ar.clamp(input, None, max)
+
+
 def cross(input: Tensor, other: Tensor, dim: int = -1) -> Tensor:
     """The cross product of vectors of three along `dim`."""
     a = [mv.narrow(input, dim, i, 1) for i in range(3)]

@@ -262,8 +262,10 @@ _IN_PLACE: Final = {
     "trunc neg abs sign square relu eq ne lt le gt ge logical_and logical_or logical_xor "
     "logical_not bitwise_and bitwise_or bitwise_xor bitwise_not",
     elementary: "sinh cosh asin acos atan asinh acosh atanh erfc erfinv lgamma digamma frac hypot "
-    "copysign xlogy clip absolute negative divide multiply subtract fix sgn",
-    gathering: "scatter scatter_add index_add index_copy index_fill masked_fill masked_scatter",
+    "copysign xlogy clip clamp_min clamp_max absolute negative divide true_divide multiply "
+    "subtract fix sgn greater greater_equal less less_equal not_equal",
+    gathering: "scatter scatter_add scatter_reduce index_add index_copy index_fill "
+    "masked_fill masked_scatter",
     statistics: "cumsum cumprod nan_to_num",
     creation: "tril triu",
 }

@@ -242,6 +242,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"{list(shapes[0])} and {list(other)}"
             )
     dtype = common_dtype(parts)
+    parts = [x for x in parts if x._node.shape[axis]] or parts[:1]
     return record(JOIN, tuple(as_dtype(x, dtype) for x in parts), (axis,))
 
 
