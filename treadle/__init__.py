@@ -25,8 +25,8 @@ from treadle.base.dtype import (
     uint8,
 )
 from treadle.base.dtype import bool_ as bool
+from treadle import autograd
 from treadle.tensor import *  # noqa: F403
-from treadle.tensor import autograd
 
 double, float, half = float64, float32, float16
 long, int, short = int64, int32, int16
