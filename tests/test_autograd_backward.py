@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import treadle
+from treadle.autograd import grad
 from treadle.graph.capture import TRIE, Trace
 from treadle.runtime.execute import counts
-from treadle.tensor.autograd import grad
 
 
 def leaf(*values: float) -> Any:

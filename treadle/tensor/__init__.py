@@ -362,7 +362,7 @@ from treadle.tensor.statistics import (
 )
 from treadle.tensor.tensor_class import Tensor
 
-_NAMESPACES = {"autograd", "linalg", "random"}
+_NAMESPACES = {"linalg", "random"}
 __all__ = [
     name
     for name, value in list(globals().items())

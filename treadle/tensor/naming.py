@@ -38,6 +38,20 @@ _COMPOSITES: Final = {
 }  # fmt: skip
 
 
+class GradientFunction:
+    """Names the operation that computed a tensor."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def name(self) -> str:
+        """The name as PyTorch writes it: `MulBackward0`."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
 def gradient_name(state: State) -> str:
     """The name of a backward operation, such as `MulBackward0`: by the composite that made the
     value, else by the last nodes of it."""
