@@ -25,8 +25,7 @@ from treadle.base.dtype import (
     uint8,
 )
 from treadle.base.dtype import bool_ as bool
-from treadle.tensor import *  # noqa: F403, I001
-from treadle import autograd
+from treadle.tensor import *  # noqa: F403
 
 double, float, half = float64, float32, float16
 long, int, short = int64, int32, int16

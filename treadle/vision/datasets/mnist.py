@@ -38,8 +38,8 @@ class MNIST(VisionDataset):
         DataError: files are missing, truncated or damaged; says which, and what was tried.
 
     Example:
-        >>> from treadle.vision import transforms
-        >>> digits = MNIST("./data", download=True, transform=transforms.ToTensor())  # doctest: +SKIP
+        >>> from treadle.vision.transforms import ToTensor
+        >>> digits = MNIST("data", download=True, transform=ToTensor())  # doctest: +SKIP
         >>> image, label = digits[0]  # doctest: +SKIP
     """
 
