@@ -118,10 +118,10 @@ class Fusion:
 
     def _join(self, node: Node, read: list[Node], needs: dict[int, Group]) -> Group | None:
         tried: set[int] = set()
-        for number in sorted(needs, reverse=True):
-            tried.add(number)
-            if self._may_join(needs[number], needs) and self._try(needs[number], node, read):
-                return needs[number]
+        for group in sorted(needs.values(), key=lambda g: (_delay(g, needs), -g.number)):
+            tried.add(group.number)
+            if self._may_join(group, needs) and self._try(group, node, read):
+                return group
         for leaf in read:
             if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
                 continue
@@ -346,6 +346,15 @@ class Fusion:
         pull.members[node] = value
         pull.keep()
         return group
+
+
+def _delay(group: Group, needs: dict[int, Group]) -> int:
+    """For how many more groups a group would have to wait if something joined it."""
+    waits = 0
+    for g in needs.values():
+        if g is not group:
+            waits |= g.ancestors | 1 << g.number
+    return (waits & ~group.ancestors).bit_count()
 
 
 def _step(term: tuple[Atom, int]) -> int:
