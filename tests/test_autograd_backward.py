@@ -82,6 +82,17 @@ def test_a_weight_is_needed_unless_there_is_one_element() -> None:
     close(x.grad, [2, 40])
 
 
+def test_a_gradient_is_another_value_than_the_weight_it_comes_from() -> None:
+    x, w = leaf(1.0), leaf(5.0)
+    (x + 1).backward(w)
+    close(x.grad, [5])
+    assert not x.grad.requires_grad
+    (g,) = grad(x + 1, x, w, create_graph=True)
+    assert g.requires_grad and not g.is_leaf
+    assert g.item() == 5.0
+    close(grad(g * 3, w)[0], [3])
+
+
 def test_backward_to_some_inputs_only() -> None:
     x, y = leaf(2.0), leaf(3.0)
     h = x * y

@@ -266,7 +266,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     Args:
         as_tuple: give one vector for each axis instead.
     """
-    places = np.nonzero(input.detach().numpy())
+    array = input.detach().numpy()
+    places = np.nonzero(array.reshape(-1) if not array.ndim else array)
     if as_tuple:
         return tuple(from_numpy(np.ascontiguousarray(p)) for p in places)
     rank = len(input._node.shape)

@@ -168,7 +168,7 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """The order along the named axes reversed."""
     rank = len(input._node.shape)
-    axes = tuple(sorted(sh.axis(d, rank) for d in sizes(dims)))
+    axes = sh.axes(sizes(dims), rank)
     return record(ops.FLIP, (input,), (axes,))
 
 
