@@ -12,6 +12,7 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import (
     ADD,
     AND,
@@ -356,6 +357,9 @@ def _of_nothing(node: Node) -> Node | None:
     """A result with elements from inputs without: zeros, or what a reduction starts from."""
     if 0 in node.shape or node.op.kind == "host":
         return None
+    if node.op is JOIN:
+        parts = tuple(x for x in node.inputs if 0 not in x.shape)
+        return make(JOIN, parts, node.attrs) if len(parts) > 1 else parts[0]
     start = 0
     if node.op.kind == "reduce":
         start = initial(combine_of(node), node.dtype)

@@ -52,6 +52,8 @@ class DataLoader(Generic[T]):
         ValueError: options that exclude one another, or a value out of its range.
 
     Example:
+        >>> import treadle
+        >>> from treadle.utils.data import TensorDataset
         >>> data = TensorDataset(treadle.zeros(10, 3), treadle.arange(10))
         >>> [len(labels) for _, labels in DataLoader(data, batch_size=4)]
         [4, 4, 2]

@@ -31,6 +31,7 @@ class Normalize:
             std.
 
     Example:
+        >>> import treadle
         >>> Normalize((0.5,), (0.5,))(treadle.ones(1, 2, 2)).max().item()
         1.0
     """
