@@ -179,7 +179,9 @@ def run_contraction(kernel: Contraction, sizes: tuple[int, ...], buffers: list[A
     summed = n - kernel.dims[3]
     operands = [kernel.a, kernel.b, *kernel.extras, *kernel.out]
     for operand, step in zip(operands, steps, strict=True):
-        if operand.unit:
+        if operand.unit == "0":
+            assert not any(step[sum(kernel.dims[:2]) : sum(kernel.dims[:3])])
+        elif operand.unit:
             which = "bmnk".index(operand.unit)
             assert kernel.dims[which] and step[sum(kernel.dims[: which + 1]) - 1] == 1
     a, b = [

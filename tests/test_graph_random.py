@@ -46,7 +46,8 @@ def _grow(draw: Any, nodes: list[Node]) -> Node:
     kind = draw(
         st.sampled_from(
             ["unary", "binary", "binary", "permute", "reshape", "expand", "slice", "pad", "flip",
-             "sum", "max", "contract", "window", "where", "softmax", "mean", "bits", "iota", "cast", "take", "scatter", "conv",
+             "sum", "max", "contract", "window", "where", "softmax",
+             "mean", "bits", "iota", "cast", "take", "scatter", "conv",
              "batched"]
         )
     )  # fmt: skip

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from parity import agree, listed
 
+import treadle
+
 torch = pytest.importorskip("torch")
 
 RNG = np.random.default_rng(11)
@@ -183,3 +185,41 @@ LINALG = listed("""
 @pytest.mark.parametrize("expression", LINALG)
 def test_linear_algebra(expression: str) -> None:
     agree(torch, expression, [S, RNG.uniform(-1, 1, (4, 3))], rtol=1e-6, atol=1e-8)
+
+
+MORE = listed("""
+    t.addmv(c[:, 0], a, b[0])  t.addr(a, c[:, 0], b[0], beta=2)  t.dist(a, b)  t.dist(a, b, 1)
+    t.baddbmm(a[None] @ b.T[None], a[None], b.T[None], beta=2, alpha=3)  a.clamp_min(0)
+    t.addbmm(a @ b.T, a[None], b.T[None])  a.clamp_max(b)  t.ger(a[0], b[1])  t.vdot(a[0], b[0])
+    t.diagflat(a)  t.combinations(a[0])  t.combinations(a[0], 2, True)  t.cumulative_trapezoid(a)
+    tuple(t.broadcast_shapes((2, 1), (3,)))  t.promote_types(t.int8, t.float16) == t.float16
+""")
+
+
+@pytest.mark.parametrize("expression", MORE)
+def test_more(expression: str) -> None:
+    agree(torch, expression, [M, N, U])
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])
+@pytest.mark.parametrize("own", [True, False])
+def test_scatter_reduce(reduce: str, own: bool) -> None:
+    call = f"a.scatter_reduce(1, c, b, {reduce!r}, include_self={own})"
+    agree(torch, call, [M, N, np.vstack([G, G[:1]])], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_finfo(name: str) -> None:
+    mine, theirs = (m.finfo(getattr(m, name)) for m in (treadle, torch))
+    for field in ("bits", "eps", "max", "min", "tiny", "smallest_normal", "dtype"):
+        assert getattr(mine, field) == getattr(theirs, field)
+
+
+@pytest.mark.parametrize("name", ["uint8", "int8", "int16", "int32", "int64"])
+def test_iinfo(name: str) -> None:
+    mine, theirs = (m.iinfo(getattr(m, name)) for m in (treadle, torch))
+    assert (mine.bits, mine.min, mine.max) == (theirs.bits, theirs.min, theirs.max)
+    with pytest.raises(TypeError):
+        treadle.iinfo(treadle.float32)
+    with pytest.raises(TypeError):
+        treadle.finfo(treadle.int64)

@@ -8,7 +8,7 @@ so nothing is computed twice in one kernel, and the walk keeps its own list inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Protocol
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
@@ -31,6 +31,13 @@ from treadle.ops.source import FULL
 Index = tuple[Affine, ...]
 TRUE = Const(True, dt.bool_)
 FALSE = Const(False, dt.bool_)
+
+
+class Addressing(Protocol):
+    """How a node lies in memory; `treadle.graph.layout.Layout`."""
+
+    def address(self, space: Space, index: Index) -> Affine:
+        """The position of an index in the buffer."""
 
 
 class Read(Expr):
@@ -73,7 +80,7 @@ class Value(Var):
 class Pull:
     """The values of one kernel.
 
-    `leaves` are the nodes that live in memory, `strides` their layouts; `members` the nodes that
+    `leaves` are the nodes that live in memory, `layouts` how they do; `members` the nodes that
     this kernel computes itself, each at one index: a read of a member anywhere else sets
     `conflict`. `unrolled` are the reductions over small windows, written out element by element.
     """
@@ -82,12 +89,12 @@ class Pull:
         self,
         space: Space,
         leaves: Set[Node],
-        strides: Mapping[Node, tuple[int, ...]],
+        layouts: Mapping[Node, Addressing],
         unrolled: Set[Node],
     ) -> None:
         self.space = space
         self.leaves = leaves
-        self.strides = strides
+        self.layouts = layouts
         self.unrolled = unrolled
         self.members: dict[Node, Value] = {}
         self.conflict = False
@@ -153,11 +160,11 @@ class Pull:
             self.conflict = True
         elif node in self.leaves:
             value.kind = "load"
-            strides = self.strides.get(node)
-            if strides is None:
+            layout = self.layouts.get(node)
+            if layout is None:
                 self.conflict = True
             else:
-                address = self.space.dot(index, strides)
+                address = layout.address(self.space, index)
                 value.body = Read(node, address)
                 value.args = values_of(address)
         else:

@@ -417,7 +417,8 @@ def _relu_lower(node: Node, index: Index, read: Read) -> Expr:
 
 def _relu_gradient(node: Node, g: Node) -> Node:
     # By the result, not the input: a matmul need not keep what was there before the rectifier.
-    return where(gt(node, like(0, node)), g, like(0, g))
+    # Where it is NaN the gradient passes, as in PyTorch.
+    return where(le(node, like(0, node)), like(0, g), g)
 
 
 RELU: Final = Op(

@@ -48,7 +48,7 @@ _UNSHARED: Final = _reference_counts([object()])[0]
 """What the count is for a binding that only the list of leaves refers to."""
 
 
-def _donated(leaves: list[Any]) -> tuple[int, ...]:
+def donatable(leaves: list[Any]) -> tuple[int, ...]:
     """The inputs whose memory nobody will read again: a plan may write results there.
 
     Adopted memory is somebody else's: who gave it may read it at any time.
@@ -80,7 +80,7 @@ def submit(trace: Trace) -> list[Any]:
     saved, outputs = _outputs(state, wanted, owed)
     if outputs:
         try:
-            by_position = _run(trace, trace.leaves, outputs, _donated(trace.leaves))
+            by_position = _run(trace, trace.leaves, outputs, donatable(trace.leaves))
         except BaseException as error:
             trace.error = error
             _take_back(trace)

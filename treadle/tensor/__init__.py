@@ -2,6 +2,7 @@
 
 from types import ModuleType as _ModuleType
 
+from treadle.base.dtype import promote as promote_types
 from treadle.tensor import autograd, linalg, random
 from treadle.tensor.arithmetic import (
     abs,
@@ -71,12 +72,15 @@ from treadle.tensor.arrange import (
     atleast_2d,
     atleast_3d,
     block_diag,
+    broadcast_shapes,
     cartesian_prod,
     column_stack,
+    combinations,
     concat,
     concatenate,
     diag,
     diag_embed,
+    diagflat,
     diagonal,
     dsplit,
     dstack,
@@ -151,12 +155,15 @@ from treadle.tensor.elementary import (
     atan,
     atanh,
     cdist,
+    clamp_max,
+    clamp_min,
     clip,
     copysign,
     cosh,
     cross,
     deg2rad,
     digamma,
+    dist,
     divide,
     erfc,
     erfinv,
@@ -214,6 +221,7 @@ from treadle.tensor.gathering import (
     repeat_interleave,
     scatter,
     scatter_add,
+    scatter_reduce,
     take,
     take_along_dim,
 )
@@ -225,7 +233,32 @@ from treadle.tensor.grad_mode import (
 )
 from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
 from treadle.tensor.inspect import check, eager, explain, pending, show
-from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
+from treadle.tensor.limits import finfo, iinfo
+from treadle.tensor.linalg import (
+    cholesky,
+    cholesky_solve,
+    det,
+    logdet,
+    matrix_power,
+    qr,
+    slogdet,
+)
+from treadle.tensor.linalg import inv as inverse
+from treadle.tensor.linear_algebra import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    ger,
+    matmul,
+    mm,
+    mv,
+    outer,
+    vdot,
+)
 from treadle.tensor.movement import (
     broadcast_tensors,
     broadcast_to,
@@ -314,6 +347,7 @@ from treadle.tensor.statistics import (
     cummin,
     cumprod,
     cumsum,
+    cumulative_trapezoid,
     diff,
     logcumsumexp,
     median,
@@ -324,10 +358,11 @@ from treadle.tensor.statistics import (
     nansum,
     quantile,
     trapezoid,
+    trapz,
 )
 from treadle.tensor.tensor_class import Tensor
 
-_NAMESPACES = {"autograd", "linalg", "random"}
+_NAMESPACES = {"linalg", "random"}
 __all__ = [
     name
     for name, value in list(globals().items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from ctypes import addressof, c_char
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtype as dt
@@ -42,11 +43,22 @@ def from_numpy(array: Any) -> Tensor:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected a NumPy array, got {type(array).__name__}")
     dtype = dt.from_numpy(array.dtype)
-    packed = np.ascontiguousarray(array).reshape(array.shape)
-    if packed.nbytes and packed.ctypes.data % dtype.itemsize:
+    packed = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    address = _address(packed)
+    if address % dtype.itemsize:
         packed = packed.copy()
-    buffer = Buffer.adopt(packed, packed.ctypes.data, packed.nbytes)
-    return concrete(buffer, input_node(tuple(array.shape), dtype))
+        address = _address(packed)
+    buffer = Buffer.adopt(packed, address, packed.nbytes)
+    return concrete(buffer, input_node(array.shape, dtype))
+
+
+def _address(array: Any) -> int:
+    # `array.ctypes` takes a microsecond and more; a loader adopts two arrays for every batch.
+    # (bfloat16, which NumPy takes for a record, has no buffer interface.)
+    if array.nbytes and array.flags.writeable and array.dtype.kind != "V":
+        return addressof(c_char.from_buffer(array))
+    address: int = array.ctypes.data
+    return address
 
 
 def tensor(

@@ -344,6 +344,7 @@ def _first_block(
     attrs: tuple[Any, ...],
 ) -> Any:
     trace = recorder.trace
+    start = trace.state
     known = len(trace.leaves)
     tensors = body(*inputs, *attrs)
     if recorder.trace is not trace:
@@ -357,6 +358,11 @@ def _first_block(
         else:
             result = states[position(trace, tensors)]
         table[key] = Shortcut(trace.state, result, scalars)
+        # A loss or layer that a body makes of another one is named after that.
+        maker = attrs[0] if attrs and callable(attrs[0]) else body
+        for state in result if isinstance(result, tuple) else (result,):
+            if state.pos > start.pos:
+                state.maker = maker
     return tensors
 
 
@@ -496,12 +502,21 @@ def update(
         t._version += 1
 
 
+DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())
+"""The step from a tensor to what `detach()` gives: the same elements without history."""
+
+
 def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
     value = base
-    for op, attrs in t._steps:
-        value = record(op, (value,), attrs)
+    for step in t._steps:
+        op, attrs = step
+        value = (
+            record(ALIAS, (value,), (), CONSTANT)
+            if step is DETACHED
+            else record(op, (value,), attrs)
+        )
     t._trace, t._pos, t._node = value._trace, value._pos, value._node
     t._needs, t._buffer = value._needs, value._buffer
     t._seen = base._version

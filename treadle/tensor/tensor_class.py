@@ -20,9 +20,10 @@ from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.methods import attach
-from treadle.tensor.naming import gradient_name
+from treadle.tensor.naming import GradientFunction, gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
+    DETACHED,
     Lazy,
     concrete,
     position,
@@ -90,6 +91,7 @@ class Tensor(Lazy):
         return count(self._node.shape)
 
     nelement = numel
+    ndimension = dim
 
     def element_size(self) -> int:
         """Bytes an element."""
@@ -117,6 +119,12 @@ class Tensor(Lazy):
     def contiguous(self) -> Tensor:
         """The tensor itself."""
         return self
+
+    is_cuda = is_sparse = is_quantized = False
+
+    def is_complex(self) -> bool:
+        """False: treadle has no complex numbers."""
+        return False
 
     def is_floating_point(self) -> bool:
         """Whether the elements are floating-point numbers."""
@@ -291,8 +299,9 @@ class Tensor(Lazy):
             return None
         trace, pos = autograd.origin(self)
         call = trace.functions.get(pos)
-        node = trace.state.path()[pos].node
-        return GradientFunction(call.name if call is not None else gradient_name(node))
+        return GradientFunction(
+            call.name if call is not None else gradient_name(trace.state.path()[pos])
+        )
 
     def backward(
         self,
@@ -318,7 +327,9 @@ class Tensor(Lazy):
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
         with no_grad():
-            return view(ALIAS, self, ())
+            out = view(ALIAS, self, ())
+        out._steps = (*out._steps[:-1], DETACHED)
+        return out
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
@@ -443,6 +454,14 @@ class Tensor(Lazy):
         """As bool: whether an element is not zero."""
         return self.to(dt.bool_)
 
+    def short(self) -> Tensor:
+        """As int16."""
+        return self.to(dt.int16)
+
+    def char(self) -> Tensor:
+        """As int8."""
+        return self.to(dt.int8)
+
     def byte(self) -> Tensor:
         """As uint8."""
         return self.to(dt.uint8)
@@ -555,20 +574,6 @@ def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:
     key = object()
     table[key] = hook
     return RemovableHandle(lambda: table.pop(key, None))
-
-
-class GradientFunction:
-    """Names the operation that computed a tensor."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def name(self) -> str:
-        """The name as PyTorch writes it: `MulBackward0`."""
-        return self._name
-
-    def __repr__(self) -> str:
-        return f"<{self._name}>"
 
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:

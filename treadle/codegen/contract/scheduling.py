@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Final
 
 from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
@@ -32,6 +33,13 @@ from treadle.codegen.contract.panel import GROUP
 from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
 from treadle.ir.contraction import Contraction
+
+_CHUNK: Final = 1 << 16
+"""Multiply-adds worth claiming by themselves: about a microsecond."""
+_CHUNKS: Final = 256
+"""More would only cost the claiming."""
+_MOVE: Final = 8
+"""Multiply-adds in the time that moving one element takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +96,17 @@ class _Planner:
         scratch, workspace = self._place_scratch(), self._place_workspace()
         n = self.numbers
         blocks = n["batches"] * n["m_blocks"] * n["n_blocks"]
+        results = problem.batches * problem.m * problem.n
         steps = []
         if cuts.b_mode == SHARED:
             groups = ceil(n["panels"] / GROUP) * n["k_blocks"] * n["batches"]
-            steps.append(self._step(PACK, groups))
+            moved = problem.batches * problem.k * problem.n
+            steps.append(self._step(PACK, groups, moved * _MOVE))
         if n["slices"] > 1:
-            steps.append(self._step(PARTIAL, blocks * n["slices"]))
-            steps.append(self._step(COMBINE, blocks))
+            steps.append(self._step(PARTIAL, blocks * n["slices"], results * problem.k))
+            steps.append(self._step(COMBINE, blocks, results * n["slices"] * _MOVE))
         else:
-            steps.append(self._step(WHOLE, blocks))
+            steps.append(self._step(WHOLE, blocks, results * max(_MOVE, problem.k)))
         return Schedule(tuple(steps), scratch, workspace)
 
     def _problem(self) -> Problem:
@@ -124,10 +134,10 @@ class _Planner:
         start = self.layout.strides(operand, K) - 2 * self.layout.buffers
         return self.sizes[start + rank - 1] if rank else 0
 
-    def _step(self, phase: int, tasks: int) -> Step:
+    def _step(self, phase: int, tasks: int, work: int) -> Step:
         self.numbers["phase"] = phase
-        # Small tasks come by the dozen, so that claiming them costs nothing to speak of.
-        return Step(tasks, max(1, tasks // 256), (*self.sizes, *self.numbers.values()))
+        chunks = max(1, min(tasks, work // _CHUNK, _CHUNKS))
+        return Step(tasks, ceil(tasks / chunks), (*self.sizes, *self.numbers.values()))
 
     def _number(self, p: Problem, cuts: Cuts) -> None:
         self.numbers.update(
