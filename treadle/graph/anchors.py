@@ -17,7 +17,7 @@ from treadle.graph.pull import Index, Pull
 from treadle.ir.loop import Expr, Var
 from treadle.ir.node import Node, topological
 from treadle.ops.source import RANDOM_BITS
-from treadle.ops.view import SKEW, SPREAD, UNSLICE
+from treadle.ops.view import RESHAPE, SKEW, SPREAD, UNSLICE, regroup
 
 SMALL_WINDOW = 16
 """Reductions over windows of at most this many elements are written out."""
@@ -164,13 +164,14 @@ def _put_inside(found: Anchors, padded: Node) -> None:
 
 
 def _over_window(node: Node) -> bool:
-    """Whether a reduction runs over the few elements of a sliding window."""
+    """Whether a reduction runs over the few elements of a window: dimensions that a sliding
+    window or a reshape has made out of others."""
     if node.op.name == "partial":
         return False
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW or axes[-1] != rank - 1:
+    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
         return False
     stack = [x]
     for _ in range(64):
@@ -178,10 +179,21 @@ def _over_window(node: Node) -> bool:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return len(at.shape) == rank and min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0])
+        if at.op is RESHAPE:
+            return _are_split(at, axes)
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
+
+
+def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
+    """Whether a reshape has cut each of these axes out of a longer one."""
+    cut: set[int] = set()
+    for source, target in regroup(node.inputs[0].shape, node.shape):
+        if len(source) == 1 and len(target) > 1:
+            cut.update(target[1:])
+    return cut.issuperset(axes)
 
 
 def _epilogues(found: Anchors) -> None:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 def sizes(values: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape given as separate numbers or as one sequence."""
-    if all(type(v) is int for v in values):
-        return values
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
-    return tuple(v if type(v) is int else int(v) for v in values)
+    for v in values:
+        if type(v) is not int:
+            return tuple([int(v) for v in values])
+    return values
 
 
 def resolve(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
@@ -42,8 +43,9 @@ def resolve(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in row-major order under another shape; one extent may be -1."""
-    source = input._node.shape
-    target = resolve(sizes(shape), sh.count(source))
+    target = sizes(shape)
+    if -1 in target:
+        target = resolve(target, sh.count(input._node.shape))
     return view(ops.RESHAPE, input, (target,))
 
 
