@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from treadle.runtime.buffer import empty
 from treadle.codegen.compile import native
+from treadle.runtime.buffer import empty
 from treadle.runtime.pool import get_num_threads, set_num_threads
 from treadle.runtime.program import Launch, Program
 

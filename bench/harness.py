@@ -96,7 +96,7 @@ def report(
         bar: what is to be reached, in words.
         unit: what seconds are multiplied by for printing (1e3 shows milliseconds).
     """
-    names = {1.0: "s", 1e3: "ms", 1e6: "us"}
+    names = {1.0: "s", 1e3: "ms", 1e6: "us", 100.0: "%", 1e-6: "MB"}
     base = seconds[ours]
     print(f"{what}{f'   (bar: {bar})' if bar else ''}")
     for name, value in sorted(seconds.items(), key=lambda item: item[1]):

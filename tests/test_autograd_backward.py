@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import treadle
+from treadle.autograd import grad
 from treadle.graph.capture import TRIE, Trace
 from treadle.runtime.execute import counts
-from treadle.tensor.autograd import grad
 
 
 def leaf(*values: float) -> Any:
@@ -80,6 +80,17 @@ def test_a_weight_is_needed_unless_there_is_one_element() -> None:
         y.backward(treadle.ones(3, dtype=treadle.float64))
     y.backward(treadle.tensor([1.0, 10.0], dtype=treadle.float64))
     close(x.grad, [2, 40])
+
+
+def test_a_gradient_is_another_value_than_the_weight_it_comes_from() -> None:
+    x, w = leaf(1.0), leaf(5.0)
+    (x + 1).backward(w)
+    close(x.grad, [5])
+    assert not x.grad.requires_grad
+    (g,) = grad(x + 1, x, w, create_graph=True)
+    assert g.requires_grad and not g.is_leaf
+    assert g.item() == 5.0
+    close(grad(g * 3, w)[0], [3])
 
 
 def test_backward_to_some_inputs_only() -> None:
@@ -464,7 +475,7 @@ def test_a_loop_keeps_no_tensors_and_no_traces(read: bool) -> None:
     w = treadle.rand(4, 4, dtype=treadle.float64).requires_grad_()
 
     def step(i: int) -> None:
-        x = treadle.full((2, 4), float(i), dtype=treadle.float64)
+        x = treadle.full((2, 4), i + 2.0, dtype=treadle.float64)
         loss = (x @ w).tanh().sum()
         if read:
             assert loss.item() == loss.item()

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import treadle
-from treadle.tensor.autograd import grad
-from treadle.tensor.function import Function, once_differentiable
+from treadle.autograd import Function, GradcheckError, grad, gradcheck, gradgradcheck
+from treadle.tensor.function import once_differentiable
 from treadle.tensor.functional import hessian, hvp, jacobian, jvp, vjp
-from treadle.tensor.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 
 class Cube(Function):

@@ -36,6 +36,7 @@ from treadle.ir.verify_loop import verify
 
 LENGTHS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 129]
 F32 = dt.float32
+ONE, ZERO = Const(1.0, F32), Const(0.0, F32)
 
 
 @pytest.fixture(params=[t.name for t in _offered()])
@@ -288,9 +289,10 @@ def test_random_words_are_those_of_the_paper() -> None:
 
 
 INTEGERS = [dt.int8, dt.int16, dt.int32, dt.int64, dt.uint8]
+DIVIDED = [*INTEGERS, dt.uint32]
 
 
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("dtype", DIVIDED)
 @pytest.mark.parametrize("op", ["div", "floordiv", "mod", "rem"])
 def test_integer_division(target: Target, dtype: DType, op: str) -> None:
     info = np.iinfo(dtype.numpy)
@@ -329,6 +331,22 @@ def test_shifts_and_powers(target: Target, dtype: DType) -> None:
         np.testing.assert_array_equal(apply("pow", dtype, x, count, target=target), x**count)
     np.testing.assert_array_equal(apply("shl", dtype, x, count, target=target), x << count)
     np.testing.assert_array_equal(apply("shr", dtype, x, count, target=target), x >> count)
+
+
+@pytest.mark.parametrize("op", ["lt", "le", "gt", "ge", "eq", "ne"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_index_compared_in_lanes(target: Target, op: str, swapped: bool) -> None:
+    index, bound = add(Var("i"), Const(3)), Load("b", Const(0), dt.int64)
+    compared = Binary(op, bound, index) if swapped else Binary(op, index, bound)
+    body = For("i", Size(0), Store("y", Var("i"), Select(compared, ONE, ZERO)), "vector")
+    address = compiled(kernel(body, Param("b", dt.int64), Param("y", F32, "out")), target)
+    names = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+             "eq": "equal", "ne": "not_equal"}  # fmt: skip
+    for b in (-(2**63), -1, 0, 3, 4, 20, 35, 36, 70, 2**63 - 1):
+        y, i = np.empty(50, dtype=np.float32), np.arange(50) + 3
+        call(address, [np.array([b]), y], [50, 0])
+        want = getattr(np, names[op])(b, i) if swapped else getattr(np, names[op])(i, b)
+        np.testing.assert_array_equal(y, want)
 
 
 def convert(x: np.ndarray, source: DType, to: DType, target: Target) -> np.ndarray:

@@ -281,6 +281,17 @@ def test_an_error_in_a_sample_reaches_the_user() -> None:
         next(iterator)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stray_stop_iteration_does_not_end_the_epoch(workers) -> None:
+    class Careless(Squares):
+        def __getitem__(self, index):
+            return next(iter([]))
+
+    with pytest.raises((RuntimeError, StopIteration)):
+        list(itertools.chain(DataLoader(Careless(4), num_workers=workers)))
+        raise AssertionError("the epoch ended")
+
+
 def test_an_index_out_of_range_is_an_error_by_batch_too() -> None:
     with pytest.raises(IndexError):
         list(DataLoader(pairs(3), 2, sampler=[0, 3]))

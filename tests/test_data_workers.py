@@ -111,6 +111,15 @@ def test_whole_batches_come_from_workers_too() -> None:
         x += 1  # a batch is the user's own
 
 
+@pytest.mark.parametrize("dtype", [treadle.bfloat16, treadle.float16, treadle.bool, treadle.uint8])
+def test_every_element_type_travels(dtype) -> None:
+    data = TensorDataset((treadle.arange(40) % 2).to(dtype).reshape(2, 20))
+    (got,) = next(iter(DataLoader(data, 2, num_workers=1)))
+    assert got.dtype is dtype and got.tolist() == data.tensors[0].tolist()
+    (sample,) = next(iter(DataLoader(data, 2, num_workers=1, collate_fn=lambda s: s[1])))
+    assert sample.dtype is dtype and sample.tolist() == data.tensors[0][1].tolist()
+
+
 def test_random_numbers_do_not_depend_on_the_number_of_workers() -> None:
     def run(workers):
         treadle.manual_seed(8)

@@ -185,6 +185,15 @@ def test_what_breaks_the_grammar(body: Stmt, why: str) -> None:
     assert why in str(caught.value)
 
 
+def test_expressions_are_not_too_deep() -> None:
+    value: Expr = ONE
+    for _ in range(99):
+        value = Binary("add", value, ONE)
+    check(Store("y", Const(0), value))
+    with pytest.raises(VerifyError, match="nests deeper than 100"):
+        verify(Kernel("k", (Param("y", F32, "out"),), 0, Store("y", Const(0), Unary("neg", value))))
+
+
 def test_parameters_are_distinct_and_have_a_mode() -> None:
     with pytest.raises(VerifyError, match="two parameters share a name"):
         check(Block(()), Param("x", F32), Param("x", F32))

@@ -11,7 +11,7 @@ LINES_A_FILE = 600
 LINES_A_FUNCTION = 60
 
 ROOMS = (
-    {"base"}, {"ir"}, {"ops"}, {"graph"}, {"codegen"}, {"comm"}, {"runtime"}, {"tensor"},
+    {"base"}, {"ir"}, {"ops"}, {"graph"}, {"codegen"}, {"runtime"}, {"tensor"},
     {"nn", "optim", "utils", "io"}, {"vision"},
 )  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

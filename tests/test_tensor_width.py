@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from parity import agree, listed
+
+import treadle
 
 torch = pytest.importorskip("torch")
 
@@ -183,3 +187,77 @@ LINALG = listed("""
 @pytest.mark.parametrize("expression", LINALG)
 def test_linear_algebra(expression: str) -> None:
     agree(torch, expression, [S, RNG.uniform(-1, 1, (4, 3))], rtol=1e-6, atol=1e-8)
+
+
+MORE = listed("""
+    t.addmv(c[:, 0], a, b[0])  t.addr(a, c[:, 0], b[0], beta=2)  t.dist(a, b)  t.dist(a, b, 1)
+    t.baddbmm(a[None] @ b.T[None], a[None], b.T[None], beta=2, alpha=3)  a.clamp_min(0)
+    t.addbmm(a @ b.T, a[None], b.T[None])  a.clamp_max(b)  t.ger(a[0], b[1])  t.vdot(a[0], b[0])
+    t.diagflat(a)  t.combinations(a[0])  t.combinations(a[0], 2, True)  t.cumulative_trapezoid(a)
+    tuple(t.broadcast_shapes((2, 1), (3,)))  t.promote_types(t.int8, t.float16) == t.float16
+""")
+
+
+@pytest.mark.parametrize("expression", MORE)
+def test_more(expression: str) -> None:
+    agree(torch, expression, [M, N, U])
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])
+@pytest.mark.parametrize("own", [True, False])
+def test_scatter_reduce(reduce: str, own: bool) -> None:
+    call = f"a.scatter_reduce(1, c, b, {reduce!r}, include_self={own})"
+    agree(torch, call, [M, N, np.vstack([G, G[:1]])], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_finfo(name: str) -> None:
+    mine, theirs = (m.finfo(getattr(m, name)) for m in (treadle, torch))
+    for field in ("bits", "eps", "max", "min", "tiny", "smallest_normal", "dtype"):
+        assert getattr(mine, field) == getattr(theirs, field)
+
+
+@pytest.mark.parametrize("name", ["uint8", "int8", "int16", "int32", "int64"])
+def test_iinfo(name: str) -> None:
+    mine, theirs = (m.iinfo(getattr(m, name)) for m in (treadle, torch))
+    assert (mine.bits, mine.min, mine.max) == (theirs.bits, theirs.min, theirs.max)
+    with pytest.raises(TypeError):
+        treadle.iinfo(treadle.float32)
+    with pytest.raises(TypeError):
+        treadle.finfo(treadle.int64)
+
+
+KEYWORDS = listed("""
+    a.sum(axis=1)  a.mean(axis=0, keepdims=True)  t.cat([a, b], axis=1)  a.argmax(axis=1)
+    t.zeros(size=(2, 3))  t.ones(size=(2,))  t.where(a > 0)  a.where(a > 0, b)
+    t.round(a, decimals=1)  t.stack([a, b], axis=-1)  t.softmax(a, axis=1)  a.squeeze(axis=0)
+    t.Tensor(2, 3).shape[1]  t.Tensor([1, 2])  a.max(axis=1).values
+""")
+
+
+@pytest.mark.parametrize("expression", KEYWORDS)
+def test_other_ways_to_call(expression: str) -> None:
+    agree(torch, expression, [M, N])
+
+
+def test_bits_as_another_dtype() -> None:
+    x = treadle.tensor([1.0, -2.0])
+    bits = x.view(treadle.int32)
+    assert bits.tolist() == [0x3F800000, -0x40000000]
+    assert treadle.equal(bits.view(treadle.float32), x)
+    bits[0] = 0x40000000
+    assert x.tolist() == [2.0, -2.0]
+    with pytest.raises(RuntimeError, match="differ in size"):
+        x.view(treadle.float64)
+
+
+@pytest.mark.parametrize("order", [lambda x, y: x + y, lambda x, y: y - x, lambda x, y: x * y])
+def test_arrays_are_operands(order: Any) -> None:
+    for array in (np.array([1.0, 2.0]), np.array([[1], [2]]), np.float32(3), np.int64(2)):
+        t = treadle.tensor([3.0, 4.0])
+        out = order(t, array)
+        assert isinstance(out, treadle.Tensor)
+        np.testing.assert_allclose(out.numpy(), order(t.numpy(), array))
+    assert (treadle.tensor([1, 2]) == np.array([1, 3])).tolist() == [True, False]
+    same = treadle.eye(2) @ np.ones((2, 2), np.float32)
+    assert same.tolist() == [[1, 1], [1, 1]]

@@ -26,7 +26,6 @@ from treadle.base.dtype import (
 )
 from treadle.base.dtype import bool_ as bool
 from treadle.tensor import *  # noqa: F403
-from treadle.tensor import autograd
 
 double, float, half = float64, float32, float16
 long, int, short = int64, int32, int16
@@ -35,8 +34,8 @@ long, int, short = int64, int32, int16
 __version__ = "0.1.0"
 
 # Loaded at first use: `import treadle` pays for recording only.
-_ROOMS = {"nn": "treadle.nn", "optim": "treadle.optim", "utils": "treadle.utils",
-          "vision": "treadle.vision", "io": "treadle.io"}  # fmt: skip
+_ROOMS = {"autograd": "treadle.autograd", "nn": "treadle.nn", "optim": "treadle.optim",
+          "utils": "treadle.utils", "vision": "treadle.vision", "io": "treadle.io"}  # fmt: skip
 _FUNCTIONS = {
     "save": "treadle.io", "load": "treadle.io",
     "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",

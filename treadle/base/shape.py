@@ -57,11 +57,14 @@ def axis(value: int, rank: int) -> int:
 
 
 def axes(values: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    """Sorted non-negative axes; `None` means all of them. Repeated axes raise `ShapeError`."""
+    """Sorted non-negative axes; `None` means all of them. Repeated axes raise `ShapeError`.
+
+    Of a scalar, as in PyTorch, 0 and -1 may be named and are no axes.
+    """
     if values is None:
         return tuple(range(rank))
     listed = (values,) if isinstance(values, int) else tuple(values)
     out = sorted(axis(v, rank) for v in listed)
     if len(set(out)) != len(out):
         raise ShapeError(f"dim {tuple(listed)} names a dimension twice")
-    return tuple(out)
+    return tuple(out) if rank else ()

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from treadle.base.lazy import LazyModule
 from treadle.base.settings import settings
 from treadle.codegen import cache, jit
 from treadle.codegen.contract import render_contraction
@@ -24,6 +25,8 @@ from treadle.ir.contraction import Contraction
 from treadle.ir.loop import Kernel
 from treadle.ir.show import canonical, show
 from treadle.ir.verify_loop import verify
+
+futures: Any = LazyModule("concurrent.futures")
 
 Pattern = Kernel | Contraction
 
@@ -58,7 +61,7 @@ def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]
             for text, pattern in zip(texts, patterns, strict=True)
             if (target.name, text) not in _placed
         }
-        images = [_image(text, p, target) for text, p in missing.items()]
+        images = _images(missing, target)
         for text, symbols in zip(missing, _addresses(images), strict=True):
             _placed[target.name, text] = symbols
         return [_placed[target.name, text][_SYMBOL] for text in texts]
@@ -91,23 +94,39 @@ def image_of(pattern: Pattern, target: Target) -> Image:
     return link(_compile(pattern, target).object)
 
 
-def _image(text: str, pattern: Pattern, target: Target) -> Image:
-    key = cache.key_of(text, target)
+def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
+    """The code of patterns by their texts, from disk where it is there."""
+    keys = {text: cache.key_of(text, target) for text in patterns}
     # Whoever wants to see the stages wants them made.
-    image = cache.find(key) if settings.dump is None else None
-    if image is not None:
-        counts.loaded += 1
-        return image
-    counts.compiled += 1
-    made = _compile(pattern, target)
-    if settings.dump is not None:
-        _dump(Path(settings.dump), f"{_file_name(pattern.name)}-{key.hex()[:8]}", pattern, made)
-    image = link(made.object)
-    cache.keep(key, image)
-    return image
+    found = {t: None if settings.dump is not None else cache.find(k) for t, k in keys.items()}
+    missing = [text for text, image in found.items() if image is None]
+    made = _compile_all([patterns[text] for text in missing], target)
+    counts.loaded += len(patterns) - len(missing)
+    counts.compiled += len(missing)
+    for text, stages in zip(missing, made, strict=True):
+        if settings.dump is not None:
+            _dump(Path(settings.dump), keys[text], patterns[text], stages)
+        image = found[text] = link(stages.object)
+        cache.keep(keys[text], image)
+    return [image for image in found.values() if image is not None]
+
+
+def _compile_all(patterns: list[Pattern], target: Target) -> list[jit.Stages]:
+    """Compiles patterns: while LLVM works on one, the next is rendered."""
+    if len(patterns) < 2:
+        return [_compile(p, target) for p in patterns]
+    with futures.ThreadPoolExecutor(1) as pool:
+        jobs = [
+            pool.submit(jit.compile_module, _rendered(p, target), target, p.name) for p in patterns
+        ]
+        return [job.result() for job in jobs]
 
 
 def _compile(pattern: Pattern, target: Target) -> jit.Stages:
+    return jit.compile_module(_rendered(pattern, target), target, pattern.name)
+
+
+def _rendered(pattern: Pattern, target: Target) -> str:
     module = jit.new_module(target, pattern.name)
     if isinstance(pattern, Contraction):
         render_contraction(module, pattern, target, _SYMBOL)
@@ -115,7 +134,7 @@ def _compile(pattern: Pattern, target: Target) -> jit.Stages:
         if settings.check:
             verify(pattern)
         render(module, pattern, target, _SYMBOL)
-    return jit.compile_module(str(module), target, pattern.name)
+    return str(module)
 
 
 def _addresses(images: list[Image]) -> list[dict[str, int]]:
@@ -125,7 +144,8 @@ def _addresses(images: list[Image]) -> list[dict[str, int]]:
     ]
 
 
-def _dump(folder: Path, name: str, pattern: Pattern, made: jit.Stages) -> None:
+def _dump(folder: Path, key: bytes, pattern: Pattern, made: jit.Stages) -> None:
+    name = f"{_file_name(pattern.name)}-{key.hex()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.loops").write_text(show(pattern))
     (folder / f"{name}.rendered.ll").write_text(made.rendered)

@@ -404,6 +404,37 @@ define internal void @stamp(ptr %pool, ptr %to) nounwind {{
 """
 
 
+_SCAN: Final = f"""\
+scan:
+  ; Waking takes long: begin at once if any launch is going to need the workers.
+  %j = phi i64 [0, %entry], [%j1, %scanned]
+  %over = icmp eq i64 %j, %count
+  br i1 %over, label %head, label %scanned
+scanned:
+  %jo = mul i64 %j, {LAUNCH_BYTES}
+  %jp = getelementptr i8, ptr %launches, i64 %jo
+  %jtasks.p = getelementptr i8, ptr %jp, i64 16
+  %jtasks = load i64, ptr %jtasks.p
+  %jgrain.p = getelementptr i8, ptr %jp, i64 24
+  %jgrain = load i64, ptr %jgrain.p
+  %jwide = icmp sgt i64 %jtasks, %jgrain
+  %j1 = add i64 %j, 1
+  br i1 %jwide, label %wake, label %scan
+"""
+
+
+_FIELDS_OF_LAUNCH: Final = f"""\
+  %o = mul i64 %i, {LAUNCH_BYTES}
+  %kernel.p = getelementptr i8, ptr %launches, i64 %o
+  %kernel = load ptr, ptr %kernel.p
+  %params.p = getelementptr i8, ptr %kernel.p, i64 8
+  %params = load ptr, ptr %params.p
+  %tasks.p = getelementptr i8, ptr %kernel.p, i64 16
+  %tasks = load i64, ptr %tasks.p
+  %grain.p = getelementptr i8, ptr %kernel.p, i64 24
+"""
+
+
 def _run(timed: bool) -> str:
     name, extra, begin, end = "run", "", "", ""
     if timed:
@@ -428,22 +459,7 @@ entry:
   %any = icmp ne i32 %asleep, 0
   %look = and i1 %many, %any
   br i1 %look, label %scan, label %head
-scan:
-  ; Waking takes long: begin at once if any launch is going to need the workers.
-  %j = phi i64 [0, %entry], [%j1, %scanned]
-  %over = icmp eq i64 %j, %count
-  br i1 %over, label %head, label %scanned
-scanned:
-  %jo = mul i64 %j, {LAUNCH_BYTES}
-  %jp = getelementptr i8, ptr %launches, i64 %jo
-  %jtasks.p = getelementptr i8, ptr %jp, i64 16
-  %jtasks = load i64, ptr %jtasks.p
-  %jgrain.p = getelementptr i8, ptr %jp, i64 24
-  %jgrain = load i64, ptr %jgrain.p
-  %jwide = icmp sgt i64 %jtasks, %jgrain
-  %j1 = add i64 %j, 1
-  br i1 %jwide, label %wake, label %scan
-wake:
+{_SCAN}wake:
   call void @wake(ptr %pool)
   br label %head
 head:
@@ -451,15 +467,7 @@ head:
   %finished = icmp eq i64 %i, %count
   br i1 %finished, label %out, label %launch
 launch:
-  %o = mul i64 %i, {LAUNCH_BYTES}
-  %kernel.p = getelementptr i8, ptr %launches, i64 %o
-  %kernel = load ptr, ptr %kernel.p
-  %params.p = getelementptr i8, ptr %kernel.p, i64 8
-  %params = load ptr, ptr %params.p
-  %tasks.p = getelementptr i8, ptr %kernel.p, i64 16
-  %tasks = load i64, ptr %tasks.p
-  %grain.p = getelementptr i8, ptr %kernel.p, i64 24
-  %grain = load i64, ptr %grain.p{begin}
+{_FIELDS_OF_LAUNCH}  %grain = load i64, ptr %grain.p{begin}
   %wide = icmp sgt i64 %tasks, %grain
   %parallel = and i1 %many, %wide
   br i1 %parallel, label %share, label %alone

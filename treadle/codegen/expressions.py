@@ -33,7 +33,7 @@ class Expressions:
     """Turns expressions into values where the builder stands.
 
     `names` gives the values of variables, `sizes` those of the launch's sizes. `load` and `check`
-    come from whoever knows about memory and faults.
+    come from whoever knows about memory and faults; `compare` may know a shorter way.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Expressions:
         sizes: list[Value],
         load: Callable[[Load], Value],
         check: Callable[[Value, Value, int], Value],
+        compare: Callable[[Binary], Value | None] | None = None,
     ) -> None:
         self.emit = emit
         self.names = names
         self.sizes = sizes
         self.load = load
         self.check = check
+        self.compare = compare
         # By identity: expressions are graphs, not trees. The expression is kept so that its
         # identity stays taken, and what it reads so that a store can forget it.
         self.made: dict[int, tuple[Expr, Value, frozenset[str]]] = {}
@@ -94,6 +96,10 @@ class Expressions:
             fused = self._fused(expr)
             if fused is not None:
                 return fused
+        if self.compare is not None:
+            known = self.compare(expr)
+            if known is not None:
+                return known, _reads(expr)
         a, reads_a = self._visit(expr.a)
         b, reads_b = self._visit(expr.b)
         return binary(expr.op, a, b), reads_a | reads_b
@@ -121,8 +127,7 @@ class Expressions:
         return cast(x, expr.dtype), reads
 
     def _load(self, expr: Load) -> tuple[Value, frozenset[str]]:
-        reads = frozenset(part.buffer for part in walk(expr) if isinstance(part, Load))
-        return self.load(expr), reads
+        return self.load(expr), _reads(expr)
 
     def _intrinsic(self, expr: Intrinsic) -> tuple[Value, frozenset[str]]:
         visited = [self._visit(argument) for argument in expr.args]
@@ -140,6 +145,11 @@ class Expressions:
             raw = to_memory(values[0], source)
             return _from_bits(self.emit, raw, expr), reads
         raise CompileError(f"no intrinsic {expr.name!r}")
+
+
+def _reads(expr: Expr) -> frozenset[str]:
+    """The buffers that an expression reads."""
+    return frozenset(part.buffer for part in walk(expr) if isinstance(part, Load))
 
 
 def _from_bits(emit: Emit, raw: Any, expr: Intrinsic) -> Value:

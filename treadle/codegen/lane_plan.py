@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from treadle.base import dtype as dt
+from treadle.base.dtype import DType
 from treadle.codegen import vector_math
 from treadle.codegen.affine import Strides
 from treadle.codegen.target import Target
@@ -29,6 +30,8 @@ from treadle.ir.walk import expressions, statements, walk
 
 _COSTLY = frozenset((*vector_math.UNARY, "pow", "atan2", "div", "sqrt", "rsqrt"))
 
+_COUNTERS = {1: dt.int8, 2: dt.int16, 4: dt.int32, 8: dt.int64}
+
 
 @dataclass(frozen=True)
 class LanePlan:
@@ -36,13 +39,15 @@ class LanePlan:
 
     `width` lanes fill one register of the widest type; the main loop does `width * unroll` at
     once; what is left is done `width` lanes at a time under a mask, or one by one. `reductions`
-    are the loop's `Accumulate`s whose destination is one element.
+    are the loop's `Accumulate`s whose destination is one element. `counter` is the integer type
+    as wide as a lane.
     """
 
     width: int
     unroll: int
     masked: bool
     reductions: tuple[Accumulate, ...]
+    counter: DType
 
 
 def plan_lanes(loop: For, target: Target) -> LanePlan | None:
@@ -59,13 +64,14 @@ def plan_lanes(loop: For, target: Target) -> LanePlan | None:
     )
     if _reads_a_sum(loop.body, {s.buffer for s in reductions}):
         return None
-    width = target.lanes(_itemsize(loop.body, strides))
+    itemsize = _itemsize(loop.body, strides)
+    width = target.lanes(itemsize)
     masked = _maskable(loop.body, strides, target)
     unroll = _unroll(loop.body, bool(reductions))
     # A row of more than 64 lanes costs more to compile than it gains.
     while width * unroll > 64 and unroll > 1:
         unroll //= 2
-    return LanePlan(width, unroll, masked, reductions)
+    return LanePlan(width, unroll, masked, reductions, _COUNTERS[itemsize])
 
 
 def _fits(stmt: Stmt, strides: Strides) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from treadle.base import dtype as dt
 from treadle.base.errors import CompileError
 from treadle.codegen import vector_math
+from treadle.codegen.convert import cast
 from treadle.codegen.helpers import float_remainder
 from treadle.codegen.rounding import ceil, floor, nearest, truncate
 from treadle.codegen.value import Value
@@ -118,6 +120,8 @@ def _quotient(a: Value, b: Value) -> Value:
     a, b = a.meet(b)
     if known is not None:
         return Value(a.emit, divide(a.raw, b.raw), a.dtype)
+    if a.lanes > 1 and a.dtype.bits <= 32:
+        return _small_quotient(a, b)
     zero = b.equals(0)
     if a.dtype.kind == "u":
         safe = zero.where(b.like(1), b)
@@ -127,6 +131,21 @@ def _quotient(a: Value, b: Value) -> Value:
     safe = (zero | negated).where(b.like(1), b)
     plain = Value(a.emit, divide(a.raw, safe.raw), a.dtype)
     return zero.where(a.like(0), negated.where(-a, plain))
+
+
+def _small_quotient(a: Value, b: Value) -> Value:
+    """In float64, which no processor lacks in lanes; cut to a whole number it is exact."""
+    zero = b.equals(0)
+    divided = cast(a, dt.float64) / cast(zero.where(b.like(1), b), dt.float64)
+    if a.dtype is dt.uint32:
+        # Vectors convert to int32 only, so the range is moved there and back.
+        moved = cast(truncate(divided) - 2.0**31, dt.int32)
+        return zero.where(a.like(0), cast(moved, dt.uint32) ^ 0x80000000)
+    quotient = cast(cast(divided, dt.int32), a.dtype)
+    if a.dtype is dt.int32:
+        # The one quotient that does not fit is that of the least integer.
+        quotient = b.equals(-1).where(-a, quotient)
+    return zero.where(a.like(0), quotient)
 
 
 def _power_of_two(b: Value) -> int | None:

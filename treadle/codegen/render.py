@@ -27,6 +27,7 @@ from treadle.codegen.value import Emit, Value, ir
 from treadle.ir.loop import (
     Accumulate,
     Alloc,
+    Binary,
     Block,
     Const,
     Expr,
@@ -72,7 +73,7 @@ class Renderer:
         self.buffers: dict[str, Buffer] = {}
         self.scratch_used = self.zero
         self.row: rows.Row | None = None
-        self.expressions = Expressions(self.emit, {}, [], self.load, self.check)
+        self.expressions = Expressions(self.emit, {}, [], self.load, self.check, self.compare)
 
     def run(self) -> Any:
         """Makes the whole function."""
@@ -122,6 +123,10 @@ class Renderer:
         if self.row is not None and not buffer.lanes:
             return self.row.load(self, buffer, expr)
         return buffer.load(self.emit, self.value(expr.index))
+
+    def compare(self, expr: Binary) -> Value | None:
+        """A comparison of indices in lanes, or `None` where there is no short way."""
+        return None if self.row is None else self.row.compare(expr)
 
     def check(self, value: Value, ok: Value, code: int) -> Value:
         """Notes the fault `code` unless `ok`, and passes the value on."""

@@ -11,9 +11,7 @@ order, and then with the destination. So its bits depend on the extent and the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
@@ -24,11 +22,14 @@ from treadle.codegen.lane_plan import LanePlan, plan_lanes
 from treadle.codegen.memory import Buffer, local
 from treadle.codegen.operators import binary
 from treadle.codegen.value import Value
-from treadle.ir.loop import Accumulate, Alloc, Expr, For, Let, Load
+from treadle.ir.loop import COMPARISONS, Accumulate, Alloc, Binary, Expr, For, Let, Load
 from treadle.ir.walk import statements, written
 
 if TYPE_CHECKING:
     from treadle.codegen.render import Renderer
+
+
+_MIRRORED: Final = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
 class Row:
@@ -39,12 +40,18 @@ class Row:
     """
 
     def __init__(
-        self, r: Renderer, loop: For, first: Value, lanes: int, left: Value | None
+        self,
+        r: Renderer,
+        loop: For,
+        plan: LanePlan,
+        first: Value,
+        lanes: int,
+        left: Value | None,
+        sums: dict[Accumulate, Buffer],
     ) -> None:
         self.lanes = lanes
-        self.first = first
         self.mask: Value | None = None
-        self.sums: dict[Accumulate, Buffer] = {}
+        self.sums = sums
         self.lets: dict[str, Expr] = {}
         allocated = {s.name for s in statements(loop.body) if isinstance(s, Alloc)}
         self.strides = Strides(loop.var, self.lets, allocated)
@@ -54,12 +61,34 @@ class Row:
         self.scalar.made = dict(outer.made)
         self.scalar.names[loop.var] = first
         step = r.emit.iota(dt.int64, lanes)
+        # Numbers of lanes, as wide as the lanes themselves: these compare in one instruction.
+        self.turns = r.emit.iota(plan.counter, lanes)
         if left is not None:
-            # The mask is compared in numbers as wide as the lanes, which costs one instruction.
-            narrow = dt.int64 if r.target.lanes(8) == lanes else dt.int32
-            self.mask = r.emit.iota(narrow, lanes) < cast(left, narrow)
-            step = (step < left).where(step, left - 1)
+            last = left - 1
+            self.mask = self.turns < cast(left, plan.counter)
+            self.turns = self.mask.where(self.turns, cast(last, plan.counter))
+            step = (step < left).where(step, last)
         outer.names[loop.var] = first + step
+
+    def compare(self, expr: Binary) -> Value | None:
+        """A comparison of an index that goes up by one with something that stays.
+
+        Both are moved to lane 0, where small numbers do: `first + k < x` is `k < x - first`.
+        """
+        if expr.op not in COMPARISONS or expr.a.dtype is not dt.int64:
+            return None
+        steps = self.strides.of(expr.a), self.strides.of(expr.b)
+        if steps not in ((1, 0), (0, 1)):
+            return None
+        moving, fixed = (expr.a, expr.b) if steps == (1, 0) else (expr.b, expr.a)
+        first, other = self.scalar.value(moving), self.scalar.value(fixed)
+        emit = first.emit
+        raw = emit.intrinsic("ssub.sat", first.raw.type, other.raw, first.raw)
+        distance = Value(emit, raw, dt.int64)
+        distance = (distance < -1).where(-1, distance)
+        distance = (distance > self.lanes).where(self.lanes, distance)
+        op = expr.op if steps == (1, 0) else _MIRRORED[expr.op]
+        return self.turns.compare(op, cast(distance, self.turns.dtype))
 
     def let(self, r: Renderer, stmt: Let) -> None:
         """Notes a binding inside of the loop."""
@@ -146,7 +175,7 @@ def vector_loop(r: Renderer, loop: For) -> None:
         with r.builder.if_then((full > 0).raw), r.region():
             sums = _partials(r, plan.reductions, lanes)
             with r.counting(r.zero, full, lanes) as first:
-                _row(r, loop, first, lanes, None, sums)
+                _row(r, loop, plan, first, lanes, None, sums)
             if masked:
                 _narrow(r, sums, narrow, plan.width)
             else:
@@ -173,7 +202,7 @@ def _masked_rest(
     ):
         rest = stop - first
         left = (rest < plan.width).where(rest, plan.width)
-        _row(r, loop, first, plan.width, left, sums)
+        _row(r, loop, plan, first, plan.width, left, sums)
     _combine(r, sums)
 
 
@@ -191,21 +220,16 @@ def _narrow(
 def _row(
     r: Renderer,
     loop: For,
+    plan: LanePlan,
     first: Value,
     lanes: int,
     left: Value | None,
     sums: dict[Accumulate, Buffer],
 ) -> None:
-    with r.region(), _in_lanes(r, Row(r, loop, first, lanes, left), sums):
+    with r.region():
+        r.row = Row(r, loop, plan, first, lanes, left, sums)
         r.statement(loop.body)
-
-
-@contextmanager
-def _in_lanes(r: Renderer, row: Row, sums: dict[Accumulate, Buffer]) -> Iterator[None]:
-    row.sums = sums
-    r.row = row
-    yield
-    r.row = None
+        r.row = None
 
 
 def _partials(

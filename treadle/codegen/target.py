@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from treadle.base.errors import CompileError
+from treadle.base.lazy import LazyModule
 from treadle.base.settings import settings
 
 
@@ -51,6 +52,8 @@ class Target:
         """How many elements of this size one vector register holds."""
         return self.vector_bits // (8 * itemsize)
 
+
+_llvm = LazyModule("llvmlite.binding")
 
 _LINUX: Final = "x86_64-unknown-linux-gnu"
 AVX512: Final = Target("avx512", _LINUX, "x86-64-v4", "-prefer-256-bit", 512, 32)
@@ -102,7 +105,6 @@ def _flags() -> frozenset[str]:
                     return frozenset(line.partition(":")[2].split())
     except OSError:
         pass
-    from llvmlite import binding  # only where /proc is missing: costs more than all of treadle
-
-    found = {name for name, on in binding.get_host_cpu_features().items() if on}
+    # Only where /proc is missing: importing LLVM costs more than all of treadle.
+    found = {name for name, on in _llvm.get_host_cpu_features().items() if on}
     return frozenset(found | ({"bmi1"} if "bmi" in found else set()))

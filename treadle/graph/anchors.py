@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from treadle.base import shape as sh
 from treadle.graph.index import Affine, Space
+from treadle.graph.layout import Inside
 from treadle.graph.pull import Index, Pull
 from treadle.ir.loop import Expr, Var
 from treadle.ir.node import Node, topological
 from treadle.ops.source import RANDOM_BITS
-from treadle.ops.view import SKEW, SPREAD, UNSLICE
+from treadle.ops.view import RESHAPE, SKEW, SPREAD, UNSLICE, regroup
 
 SMALL_WINDOW = 16
 """Reductions over windows of at most this many elements are written out."""
@@ -60,6 +61,7 @@ class Anchors:
     row_major: set[Node]
     unrolled: set[Node]
     operands: dict[Node, Operands]
+    inside: dict[Node, Inside]
 
 
 def see_through(space: Space, node: Node, index: Index) -> View:
@@ -107,7 +109,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         for i in node.inputs:
             if not users[i] or users[i][-1] is not node:
                 users[i].append(node)
-    found = Anchors(order, users, set(outputs), set(outputs), set(), {})
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {})
     for node in order:
         kind = node.op.kind
         if kind == "contract":
@@ -125,19 +127,51 @@ def find(outputs: Sequence[Node]) -> Anchors:
             continue
         if kind in ("contract", "host", "scatter", "reduce"):
             found.anchors.add(node)
+    _pad_in_place(found)
     _epilogues(found)
     _dear(found)
     return found
 
 
+def _pad_in_place(found: Anchors) -> None:
+    """What a padded image is made of is written straight into it: padding costs its border."""
+    done: set[Node] = set()
+    for operands in found.operands.values():
+        for view in (operands.left, operands.right):
+            padded = view.base
+            if padded.op is UNSLICE and padded not in done and 0 not in padded.shape:
+                done.add(padded)
+                _put_inside(found, padded)
+
+
+def _put_inside(found: Anchors, padded: Node) -> None:
+    _, starts, steps = padded.attrs
+    image = padded.inputs[0]
+    if any(s != 1 for s in steps) or image.shape == padded.shape:
+        return
+    space = Space()
+    index = tuple([space.var(n) for n in image.shape])
+    view = see_through(space, image, index)
+    x = view.base
+    axis_of = {a.single: d for d, a in enumerate(index) if a.terms}
+    axes = tuple([axis_of.get(a.single, -1) if a.terms else -1 for a in view.index])
+    plain = all(d >= 0 or not a.terms for d, a in zip(axes, view.index, strict=True))
+    computed = x.op.kind in ("pointwise", "contract") or x in found.unrolled
+    free = computed and x not in found.row_major and x not in found.inside
+    if plain and free and sh.count(x.shape) == sh.count(image.shape):
+        found.anchors.add(x)
+        found.inside[x] = Inside(padded, starts, axes)
+
+
 def _over_window(node: Node) -> bool:
-    """Whether a reduction runs over the few elements of a sliding window."""
+    """Whether a reduction runs over the few elements of a window: dimensions that a sliding
+    window or a reshape has made out of others."""
     if node.op.name == "partial":
         return False
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW or axes[-1] != rank - 1:
+    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
         return False
     stack = [x]
     for _ in range(64):
@@ -145,10 +179,21 @@ def _over_window(node: Node) -> bool:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return len(at.shape) == rank and min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0])
+        if at.op is RESHAPE:
+            return _are_split(at, axes)
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
+
+
+def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
+    """Whether a reshape has cut each of these axes out of a longer one."""
+    cut: set[int] = set()
+    for source, target in regroup(node.inputs[0].shape, node.shape):
+        if len(source) == 1 and len(target) > 1:
+            cut.update(target[1:])
+    return cut.issuperset(axes)
 
 
 def _epilogues(found: Anchors) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
+from treadle.graph.border import lower_border
 from treadle.graph.columns import lower_columns
 from treadle.graph.contraction import lower_contraction
 from treadle.graph.convolution import expand_convolutions
@@ -44,7 +45,7 @@ def build(
     own = {b: i for i, b in enumerate(bases) if described[i].source is None}
     fusion = Fusion(list(own), inputs)
     for node in fusion.found.order:
-        if node.op.kind == "input" and node not in fusion.strides:
+        if node.op.kind == "input" and node not in fusion.layouts:
             raise VerifyError(f"the graph reads an input that the plan is not given: {node!r}")
     steps = steps_of(fusion)
     kept = {out.source[1] for out in described if out.source and out.source[0] == "input"}
@@ -57,7 +58,7 @@ def build(
         if node in taken:
             described[i] = _taking_over(described[i], free[taken[node]])
             fixed[node] = (free[taken[node]], 0)
-    places, size = lay_out(steps, fixed, len(inputs) + len(outputs))
+    places, size = lay_out(steps, fixed, fusion.padding, len(inputs) + len(outputs))
     plan = Plan(len(inputs), tuple(described), size)
     for step in steps:
         plan.steps += _lower(step, fusion, places)
@@ -108,15 +109,17 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
     if all(nbytes(n) == 0 for n in step.stored):
         return []
     if group.kind == "contract":
-        return [lower_contraction(group, step.stored, fusion.strides, places)]
+        return [lower_contraction(group, step.stored, fusion.layouts, places)]
     if group.kind == "columns":
-        return [lower_columns(group, step.stored, fusion.strides, places)]
+        return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
-        return [lower_loops(group, step.stored, fusion.strides, places)]
+        return [lower_loops(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":
-        return list(lower_scatter(group, fusion.strides, places))
+        return list(lower_scatter(group, fusion.layouts, places))
     node = group.node
     assert node is not None
+    if group.kind == "border":
+        return [lower_border(node, places)]
     reads = tuple([(places[x], x.dtype, x.shape) for x in node.inputs])
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 

@@ -47,7 +47,8 @@ class State:
     """A prefix of traces: the value that it ends in, and where it may go on."""
 
     __slots__ = (
-        "born", "inputs", "needs", "next", "next_constant", "node", "parent", "plans", "pos",
+        "born", "inputs", "maker", "needs", "next", "next_constant", "node", "parent", "plans",
+        "pos",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,9 @@ class State:
         self.pos: int = parent.pos + 1 if parent else -1
         # When it was first recorded: tells what is new in a trace, and so why its plan is.
         self.born = next(_births)
+        # The composite that the value is the result of, if any: it gives a tensor's `grad_fn` its
+        # name.
+        self.maker: Callable[..., Any] | None = None
         # One table for each grad mode: under no_grad the same operation gives a constant.
         self.next: dict[Any, Any] = {}
         self.next_constant: dict[Any, Any] = {}
@@ -120,6 +124,8 @@ class Trace:
     `leaf_handles` are the tensors that collect gradients.
     `sources` tells, while a function is compiled, which tensor or function each leaf came from.
     `saved` are the buffers kept for a backward pass after the trace has run.
+    `written` are the tensors that took another value, each with the position or the memory of the
+    one before: where the run fails they take that back.
     """
 
     __slots__ = (
@@ -137,6 +143,7 @@ class Trace:
         "sources",
         "started",
         "state",
+        "written",
     )
 
     def __init__(self) -> None:
@@ -150,6 +157,7 @@ class Trace:
         self.hooks: dict[int, list[Callable[[Any], Any]]] = {}
         self.functions: dict[int, Any] = {}
         self.freed: list[frozenset[int]] = []
+        self.written: list[tuple[ref[Any], Any]] = []
         self.saved: dict[int, Any] = {}
         self.sources: dict[int, Any] | None = None
         self.done = False
@@ -253,7 +261,7 @@ class Trace:
             self.handles.append(ref(t))
         t._trace = self
         t._pos = pos
-        t._node = found.node
+        t._node = found.node  # type: ignore[assignment]
         return pos
 
     # --- what is alive -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from treadle.base import shape as sh
 from treadle.graph.emit import Emitter, label_of
 from treadle.graph.group import Group
+from treadle.graph.layout import Layout
 from treadle.graph.loops import piece_of, store, widened
 from treadle.graph.nest import Nest, Piece
 from treadle.graph.plan import Launch, Place
@@ -40,11 +41,11 @@ BLOCK = 256
 def lower_columns(
     group: Group,
     stored: Iterable[Node],
-    strides: Mapping[Node, tuple[int, ...]],
+    layouts: Mapping[Node, Layout],
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a column group."""
-    roots = roots_of(group, stored, strides)
+    roots = roots_of(group, stored, layouts)
     order = ordered([r.value for r in roots])
     indices = annotate(group, order) + [r.address for r in roots]
     rows = merge(dims_of(group.rows, group), indices)

@@ -10,6 +10,7 @@ from treadle.base.dtype import DType
 from treadle.graph.emit import label_of
 from treadle.graph.group import Group
 from treadle.graph.index import Affine, Atom
+from treadle.graph.layout import Layout
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
 from treadle.graph.values import ordered, roots_of
@@ -37,15 +38,15 @@ Classes = tuple[list[Atom], list[Atom], list[Atom], list[Atom]]
 def lower_contraction(
     group: Group,
     stored: Iterable[Node],
-    strides: Mapping[Node, tuple[int, ...]],
+    layouts: Mapping[Node, Layout],
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a contraction with its epilogue."""
     assert group.node is not None and group.operands is not None
-    roots = roots_of(group, stored, strides)
+    roots = roots_of(group, stored, layouts)
     order = ordered([r.value for r in roots])
     views = (group.operands.left, group.operands.right)
-    left, right = [_Access.of(v.base, group.space.dot(v.index, strides[v.base])) for v in views]
+    left, right = [_Access.of(v.base, layouts[v.base].address(group.space, v.index)) for v in views]
     outs = [_Access.of(r.node, r.address) for r in roots]
     b, m, n, k = _classes(group)
     straight, swapped = _score(right, outs[0], n), _score(left, outs[0], m)
@@ -61,7 +62,7 @@ def lower_contraction(
         dims=(len(dims[0]), len(dims[1]), len(dims[2]), len(dims[3])),
         a=_operand(left, dims, "kmn"),
         b=_operand(right, dims, "nkm"),
-        extras=tuple([_operand(e, dims, "nmk") for e in epilogue.extras]),
+        extras=tuple([_extra(e, dims) for e in epilogue.extras]),
         out=tuple([_operand(o, dims, "nmk") for o in outs]),
         accumulator=group.node.dtype,
         outputs=outputs,
@@ -160,6 +161,13 @@ def _operand(access: _Access, dims: Sequence[Dims], prefer: str) -> Operand:
         if inner and access.step.get(inner[-1][0]) == 1:
             return Operand(access.node.dtype, name)
     return Operand(access.node.dtype, "")
+
+
+def _extra(access: _Access, dims: Sequence[Dims]) -> Operand:
+    """An extra operand: `"0"` where one value serves a whole row of the result."""
+    if not any(access.step.get(atom) for atom, _ in dims[2]):
+        return Operand(access.node.dtype, "0")
+    return _operand(access, dims, "nmk")
 
 
 class _Epilogue:

@@ -17,9 +17,9 @@ from treadle.graph.group import (
     invert,
     propose,
     squeezed,
-    storage_strides,
 )
 from treadle.graph.index import Affine, Atom, Space, atoms_of
+from treadle.graph.layout import Layout, in_loop_order, row_major
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
 from treadle.graph.values import affines_in
@@ -35,13 +35,14 @@ LARGE = 1 << 15
 
 
 class Fusion:
-    """The groups of a graph, and how every stored node lies in memory (`strides`, in elements)."""
+    """The groups of a graph, and how every stored node lies in memory."""
 
     def __init__(self, outputs: Sequence[Node], inputs: Sequence[Node]) -> None:
         self.found = an.find(outputs)
         self.outputs = set(outputs)
         self.leaves: set[Node] = self.found.anchors | set(inputs)
-        self.strides: dict[Node, tuple[int, ...]] = {n: sh.strides(n.shape) for n in inputs}
+        self.layouts: dict[Node, Layout] = {n: row_major(n.shape) for n in inputs}
+        self.padding = {i.padded: x for x, i in self.found.inside.items()}
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self._readers: dict[Node, list[Group]] = {}
@@ -60,11 +61,13 @@ class Fusion:
         for g in needs.values():
             ancestors |= g.ancestors | 1 << g.number
         group = None
-        if sh.count(node.shape) and kind not in ("contract", "host", "scatter"):
+        free = kind not in ("contract", "host", "scatter") and node not in self.padding
+        if free and sh.count(node.shape):
             group = self._join(node, read, needs)
         if group is None:
             group = self._found(node)
-            group.ancestors = ancestors
+            # Zeros around a node can be written at any time.
+            group.ancestors = ancestors if node not in self.padding else 0
         else:
             self._inherit(group, ancestors & ~(1 << group.number))
         self.group_of[node] = group
@@ -72,12 +75,17 @@ class Fusion:
             readers = self._readers.setdefault(n, [])
             if group not in readers:
                 readers.append(group)
-        order = [*group.rows, *group.cols]
-        index = group.members[node].index if node in group.members else ()
+        self.layouts[node] = self._layout(group, node)
+
+    def _layout(self, group: Group, node: Node) -> Layout:
+        """How a member of a group is stored."""
+        inside = self.found.inside.get(node)
+        if inside is not None:
+            return inside.layout
         if node in self.found.row_major or node not in group.members:
-            self.strides[node] = sh.strides(node.shape)
-        else:
-            self.strides[node] = storage_strides(node.shape, index, order)
+            return row_major(node.shape)
+        order = [*group.rows, *group.cols]
+        return in_loop_order(node.shape, group.members[node].index, order)
 
     def _inherit(self, group: Group, ancestors: int) -> None:
         """A group that grew passes its new ancestors on to all that come after it."""
@@ -100,6 +108,8 @@ class Fusion:
             seen.add(at)
             if at in self.leaves:
                 out.append(at)
+                if at in self.padding:
+                    out.append(self.padding[at])
             else:
                 stack += at.inputs
         return out
@@ -108,10 +118,10 @@ class Fusion:
 
     def _join(self, node: Node, read: list[Node], needs: dict[int, Group]) -> Group | None:
         tried: set[int] = set()
-        for number in sorted(needs, reverse=True):
-            tried.add(number)
-            if self._may_join(needs[number], needs) and self._try(needs[number], node, read):
-                return needs[number]
+        for group in sorted(needs.values(), key=lambda g: (_delay(g, needs), -g.number)):
+            tried.add(group.number)
+            if self._may_join(group, needs) and self._try(group, node, read):
+                return group
         for leaf in read:
             if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
                 continue
@@ -125,7 +135,7 @@ class Fusion:
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
-        if group.kind in ("host", "scatter") or group.pull.size > LARGEST:
+        if group.kind in ("host", "scatter", "border") or group.pull.size > LARGEST:
             return False
         bit = 1 << group.number
         return not any(g.ancestors & bit for g in needs.values() if g is not group)
@@ -149,6 +159,12 @@ class Fusion:
             pull.undo()
             return False
         pull.members[node] = value
+        if group.kind == "contract":
+            address = self._layout(group, node).address(group.space, index)
+            if not address.is_linear:
+                del pull.members[node]
+                pull.undo()
+                return False
         pull.keep()
         return True
 
@@ -159,7 +175,7 @@ class Fusion:
             return False
         space = group.space
         variables = tuple([space.var(n) for n in node.shape])
-        probe = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        probe = Pull(space, self.leaves, self.layouts, self.found.unrolled)
         probe.at(node, variables, own=True)
         for value in probe.fresh:
             member = group.members.get(value.node)
@@ -231,10 +247,11 @@ class Fusion:
             group = self._new_contraction(node)
         elif kind == "scatter":
             group = scatter_group(
-                len(self.groups), node, self.leaves, self.strides, self.found.unrolled
+                len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
-        elif kind == "host":
-            pull = Pull(Space(), self.leaves, self.strides, self.found.unrolled)
+        elif kind == "host" or node in self.padding:
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            kind = "host" if kind == "host" else "border"
             group = Group(len(self.groups), kind, pull, [], node=node)
         elif kind == "reduce" and node not in self.found.unrolled:
             group = self._new_reduction(node)
@@ -245,7 +262,7 @@ class Fusion:
 
     def _new_contraction(self, node: Node) -> Group:
         operands = self.found.operands[node]
-        pull = Pull(operands.space, self.leaves, self.strides, self.found.unrolled)
+        pull = Pull(operands.space, self.leaves, self.layouts, self.found.unrolled)
         index = tuple([operands.labels[label] for label in node.attrs[2]])
         group = Group(len(self.groups), "contract", pull, [Frame(node.shape, index)], node=node)
         group.operands = operands
@@ -255,7 +272,7 @@ class Fusion:
 
     def _new_pointwise(self, node: Node) -> Group:
         space = Space()
-        pull = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        pull = Pull(space, self.leaves, self.layouts, self.found.unrolled)
         index = tuple([space.var(n) for n in node.shape])
         value = pull.at(node, index, own=True)
         order = [t for a in index for t, _ in a.terms]
@@ -306,7 +323,7 @@ class Fusion:
 
     def _new_reduction(self, node: Node) -> Group:
         space = Space()
-        pull = Pull(space, self.leaves, self.strides, self.found.unrolled)
+        pull = Pull(space, self.leaves, self.layouts, self.found.unrolled)
         x = node.inputs[0]
         inner = tuple([space.var(n) for n in x.shape])
         chunk = None
@@ -329,6 +346,15 @@ class Fusion:
         pull.members[node] = value
         pull.keep()
         return group
+
+
+def _delay(group: Group, needs: dict[int, Group]) -> int:
+    """For how many more groups a group would have to wait if something joined it."""
+    waits = 0
+    for g in needs.values():
+        if g is not group:
+            waits |= g.ancestors | 1 << g.number
+    return (waits & ~group.ancestors).bit_count()
 
 
 def _step(term: tuple[Atom, int]) -> int:

@@ -36,7 +36,8 @@ class Group:
     """What one kernel computes.
 
     kind: `loops` (pointwise work and rows: reductions run along the inner loops), `columns`
-    (reductions across rows, side by side along the inner loop), `contract`, `scatter`, `host`.
+    (reductions across rows, side by side along the inner loop), `contract`, `scatter`, `host`,
+    `border` (the zeros around a node that is stored inside of a padded buffer).
     `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
     is added and the position that it is added at, `target` the index of the result. `parts` are
@@ -123,21 +124,4 @@ def invert(space: Space, variables: Sequence[Affine], index: Index, target: Inde
         if parts is None:
             return None
         out.append(space.dot([goal for _, goal in parts], [scale for scale, _ in parts]))
-    return tuple(out)
-
-
-def storage_strides(shape: Shape, index: Index, order: Sequence[Atom]) -> tuple[int, ...]:
-    """Strides that store a node in the order of the loops that compute it; row-major where its
-    dimensions are not plainly made of loop variables."""
-    place = {atom: i for i, atom in enumerate(order)}
-    outer: list[tuple[int, int]] = []
-    for d, a in enumerate(index):
-        if any(atom not in place for atom, _ in a.terms):
-            return sh.strides(shape)
-        outer.append((min([place[atom] for atom, _ in a.terms], default=-1), d))
-    out = [1] * len(shape)
-    step = 1
-    for _, d in sorted(outer, reverse=True):
-        out[d] = step
-        step *= shape[d]
     return tuple(out)

@@ -18,6 +18,7 @@ from treadle.base import shape as sh
 from treadle.graph.anchors import DEAR
 from treadle.graph.emit import Emitter, label_of
 from treadle.graph.group import Group
+from treadle.graph.layout import Layout
 from treadle.graph.nest import Nest, Piece, cut
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Value
@@ -41,11 +42,11 @@ from treadle.ops.reduce import combine_of
 def lower_loops(
     group: Group,
     stored: Iterable[Node],
-    strides: Mapping[Node, tuple[int, ...]],
+    layouts: Mapping[Node, Layout],
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a pointwise or row group."""
-    roots = roots_of(group, stored, strides)
+    roots = roots_of(group, stored, layouts)
     order = ordered([r.value for r in roots])
     indices = annotate(group, order) + [r.address for r in roots]
     rows = merge(dims_of(group.rows, group), indices)

@@ -56,41 +56,67 @@ class Arena:
 
 
 def lay_out(
-    steps: Sequence[Step], fixed: Mapping[Node, Place], arena_slot: int
+    steps: Sequence[Step],
+    fixed: Mapping[Node, Place],
+    padding: Mapping[Node, Node],
+    arena_slot: int,
 ) -> tuple[dict[Node, Place], int]:
-    """The place of every node that a step stores or reads, and the bytes of the arena."""
+    """The place of every node that a step stores or reads, and the bytes of the arena.
+
+    `padding`: padded nodes, with the node that each of them holds inside of its own buffer.
+    """
     places = dict(fixed)
+    holder = {inner: padded for padded, inner in padding.items()}
     last: dict[Node, int] = {}
     for i, step in enumerate(steps):
         for node in [*step.reads, *step.stored]:
-            last[node] = i
+            last[holder.get(node, node)] = i
     arena = Arena()
     held: dict[Node, tuple[int, int]] = {}
     for i, step in enumerate(steps):
-        dying = [n for n in step.reads if last[n] == i and n in held]
+        dying = [n for n in step.reads if n in held and last[n] == i]
         for node in step.stored:
+            if node in holder:
+                padded = holder[node]
+                if padded not in places:
+                    held[padded] = _take(arena, padded)
+                    places[padded] = (arena_slot, held[padded][0])
+                places[node] = places[padded]
+                continue
             if node in places:
                 continue
-            size = -(-max(nbytes(node), 1) // ALIGN) * ALIGN
-            heir = _heir(step, node, dying, size, held)
+            heir = None if node in padding else _heir(step, node, dying, held)
             if heir is not None:
                 dying.remove(heir)
                 held[node] = held.pop(heir)
             else:
-                held[node] = (arena.take(size), size)
+                held[node] = _take(arena, node)
             places[node] = (arena_slot, held[node][0])
-        for node in [*dying, *[n for n in step.stored if last[n] == i and n in held]]:
+        ended = [*dying, *[n for n in step.stored if n in held and last[n] == i]]
+        for padded in [holder[n] for n in step.reads if n in holder]:
+            if padded in held and last[padded] == i and padded not in ended:
+                ended.append(padded)
+        for node in ended:
             arena.give(*held.pop(node))
     return places, arena.size
 
 
+def _aligned(node: Node) -> int:
+    return -(-max(nbytes(node), 1) // ALIGN) * ALIGN
+
+
+def _take(arena: Arena, node: Node) -> tuple[int, int]:
+    size = _aligned(node)
+    return arena.take(size), size
+
+
 def _heir(
-    step: Step, node: Node, dying: Sequence[Node], size: int, held: Mapping[Node, tuple[int, int]]
+    step: Step, node: Node, dying: Sequence[Node], held: Mapping[Node, tuple[int, int]]
 ) -> Node | None:
     """A buffer read for the last time that may be overwritten in place."""
     for root in step.roots:
         if root.node is node:
             for other in dying:
-                if held[other][1] == size and in_place(step, root, other):
+                if held[other][1] == _aligned(node) and in_place(step, root, other):
                     return other
     return None

@@ -8,10 +8,11 @@ so nothing is computed twice in one kernel, and the walk keeps its own list inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Protocol
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
+from treadle.base.site import Site
 from treadle.graph.index import FAR, Affine, Space
 from treadle.ir.loop import (
     COMPARISONS,
@@ -31,6 +32,13 @@ from treadle.ops.source import FULL
 Index = tuple[Affine, ...]
 TRUE = Const(True, dt.bool_)
 FALSE = Const(False, dt.bool_)
+
+
+class Addressing(Protocol):
+    """How a node lies in memory; `treadle.graph.layout.Layout`."""
+
+    def address(self, space: Space, index: Index) -> Affine:
+        """The position of an index in the buffer."""
 
 
 class Read(Expr):
@@ -73,7 +81,7 @@ class Value(Var):
 class Pull:
     """The values of one kernel.
 
-    `leaves` are the nodes that live in memory, `strides` their layouts; `members` the nodes that
+    `leaves` are the nodes that live in memory, `layouts` how they do; `members` the nodes that
     this kernel computes itself, each at one index: a read of a member anywhere else sets
     `conflict`. `unrolled` are the reductions over small windows, written out element by element.
     """
@@ -82,15 +90,16 @@ class Pull:
         self,
         space: Space,
         leaves: Set[Node],
-        strides: Mapping[Node, tuple[int, ...]],
+        layouts: Mapping[Node, Addressing],
         unrolled: Set[Node],
     ) -> None:
         self.space = space
         self.leaves = leaves
-        self.strides = strides
+        self.layouts = layouts
         self.unrolled = unrolled
         self.members: dict[Node, Value] = {}
         self.conflict = False
+        self.site: Site | None = None
         self.fresh: list[Value] = []
         self._values: dict[tuple[Node, Index], Value] = {}
         self._pending: list[Value] = []
@@ -153,11 +162,11 @@ class Pull:
             self.conflict = True
         elif node in self.leaves:
             value.kind = "load"
-            strides = self.strides.get(node)
-            if strides is None:
+            layout = self.layouts.get(node)
+            if layout is None:
                 self.conflict = True
             else:
-                address = self.space.dot(index, strides)
+                address = layout.address(self.space, index)
                 value.body = Read(node, address)
                 value.args = values_of(address)
         else:
@@ -169,6 +178,7 @@ class Pull:
         node, index = value.node, value.index
         op = node.op
         inputs = node.inputs
+        self.site = node.site
         args: list[Value] = []
         if node in self.unrolled:
             value.body = self._unroll(node, index, args)
@@ -231,7 +241,7 @@ class Pull:
         if isinstance(e, Value):
             return self.space.opaque(e, e.lo, e.hi)
         lo, hi = bounds(e)
-        value = Value(_INDEX, (), dt.int64)
+        value = Value(Node(_INDEX, (), (), (), dt.int64, site=self.site), (), dt.int64)
         value.body = e
         value.lo, value.hi = lo, hi
         _leaf_values(e, value.args)
@@ -314,7 +324,7 @@ class Pull:
 
 
 class _IndexOp:
-    """Stands for the node of a value that only computes an index."""
+    """Stands for the op of a value that only computes an index."""
 
     name = "index"
     kind = "index"
@@ -322,7 +332,7 @@ class _IndexOp:
     attr_names: tuple[str, ...] = ()
 
 
-_INDEX: Any = Node(_IndexOp(), (), (), (), dt.int64)
+_INDEX: Any = _IndexOp()
 
 
 def bounds(e: Expr) -> tuple[int, int]:

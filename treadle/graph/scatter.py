@@ -12,6 +12,7 @@ from treadle.base import shape as sh
 from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.index import Affine, Atom, Space
+from treadle.graph.layout import Layout
 from treadle.graph.nest import Nest, Piece, cut
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Pull, values_of
@@ -25,12 +26,12 @@ def scatter_group(
     number: int,
     node: Node,
     leaves: Set[Node],
-    strides: Mapping[Node, tuple[int, ...]],
+    layouts: Mapping[Node, Layout],
     unrolled: Set[Node],
 ) -> Group:
     """The group of a scatter: `elements` are what is added and where, `rows` and `cols` the
     dimensions without and with collisions."""
-    pull = Pull(Space(), leaves, strides, unrolled)
+    pull = Pull(Space(), leaves, layouts, unrolled)
     space = pull.space
     g, where = node.inputs
     axis = node.attrs[0]
@@ -45,6 +46,7 @@ def scatter_group(
         outer = [*index[:axis], *index[axis + 1 :]]
     added = pull.at(g, index)
     position = pull.at(where, at)
+    pull.site = node.site
     inner = [a for a in index if a not in outer]
     group = Group(number, "scatter", pull, [], node=node)
     group.elements = [added, position]
@@ -61,14 +63,14 @@ def _atoms(index: list[Affine]) -> list[Atom]:
 
 
 def lower_scatter(
-    group: Group, strides: Mapping[Node, tuple[int, ...]], places: Mapping[Node, Place]
+    group: Group, layouts: Mapping[Node, Layout], places: Mapping[Node, Place]
 ) -> list[Launch]:
     """Fills the result with zeros, then adds at every position, in order."""
     node = group.node
     assert node is not None
     launches = [_zeros(node, places)]
     if sh.count(node.inputs[1].shape) and sh.count(node.inputs[0].shape):
-        launches.append(_accumulate(group, node, strides, places))
+        launches.append(_accumulate(group, node, layouts, places))
     return launches
 
 
@@ -90,11 +92,11 @@ def _zeros(node: Node, places: Mapping[Node, Place]) -> Launch:
 def _accumulate(
     group: Group,
     node: Node,
-    strides: Mapping[Node, tuple[int, ...]],
+    layouts: Mapping[Node, Layout],
     places: Mapping[Node, Place],
 ) -> Launch:
     added = group.elements[0]
-    address = group.space.dot(group.target, strides[node])
+    address = layouts[node].address(group.space, group.target)
     order = ordered([added, *[v for t in group.target for v in values_of(t)]])
     annotate(group, order)
     emitter = Emitter(places)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from treadle.base import shape as sh
 from treadle.graph.fuse import Fusion
 from treadle.graph.group import Group
+from treadle.graph.layout import Layout
 from treadle.graph.pull import Read, Value
 from treadle.graph.values import Root, ordered, roots_of
 from treadle.ir.node import Node
@@ -30,12 +31,13 @@ def steps_of(fusion: Fusion) -> list[Step]:
     """One step a group that stores something, each with its reads."""
     reads = [_outside_reads(group) for group in fusion.groups]
     needed = set(fusion.outputs).union(*reads)
+    needed |= {x for padded, x in fusion.padding.items() if padded in needed}
     steps: list[Step] = []
     for group, read in zip(fusion.groups, reads, strict=True):
         nodes = list(group.members) or ([group.node] if group.node is not None else [])
         step = Step(group, [n for n in nodes if n in needed], read)
         if step.stored:
-            _describe(step, fusion.strides)
+            _describe(step, fusion.layouts)
             steps.append(step)
     return steps
 
@@ -54,11 +56,11 @@ def _outside_reads(group: Group) -> set[Node]:
     return out
 
 
-def _describe(step: Step, strides: Mapping[Node, tuple[int, ...]]) -> None:
+def _describe(step: Step, layouts: Mapping[Node, Layout]) -> None:
     group = step.group
-    if group.kind in ("host", "scatter"):
+    if group.kind in ("host", "scatter", "border"):
         return
-    step.roots = roots_of(group, step.stored, strides)
+    step.roots = roots_of(group, step.stored, layouts)
     step.values = ordered([r.value for r in step.roots])
     for v in step.values:
         if isinstance(v.body, Read):

@@ -12,7 +12,24 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
 from treadle.ir.node import Node, topological
-from treadle.ops.pointwise import ADD, CAST, DIV, MAX, MIN, MUL, NEG, NOT, SUB, WHERE, cast
+from treadle.ops.gather import JOIN
+from treadle.ops.pointwise import (
+    ADD,
+    AND,
+    CAST,
+    DIV,
+    FLOORDIV,
+    MAX,
+    MIN,
+    MOD,
+    MUL,
+    NEG,
+    NOT,
+    SHR,
+    SUB,
+    WHERE,
+    cast,
+)
 from treadle.ops.reduce import combine_of, initial
 from treadle.ops.source import FULL, full
 from treadle.ops.table import make
@@ -152,6 +169,26 @@ def _div(node: Node) -> Node | None:
         if mantissa == 0.5 and abs(exponent) < 14:
             return make(MUL, (a, full((), 1 / value, node.dtype)))
     return None
+
+
+def _power_of_two(node: Node) -> int | None:
+    """The exponent of an integer divisor that is a power of two."""
+    value = number(node.inputs[1])
+    if node.dtype.kind not in "ui" or not isinstance(value, int) or value < 2:
+        return None
+    return value.bit_length() - 1 if value & (value - 1) == 0 else None
+
+
+def _floordiv(node: Node) -> Node | None:
+    shift = _power_of_two(node)
+    return None if shift is None else make(SHR, (node.inputs[0], full((), shift, node.dtype)))
+
+
+def _mod(node: Node) -> Node | None:
+    shift = _power_of_two(node)
+    return (
+        None if shift is None else make(AND, (node.inputs[0], full((), 2**shift - 1, node.dtype)))
+    )
 
 
 def _twice(node: Node) -> Node | None:
@@ -320,6 +357,9 @@ def _of_nothing(node: Node) -> Node | None:
     """A result with elements from inputs without: zeros, or what a reduction starts from."""
     if 0 in node.shape or node.op.kind == "host":
         return None
+    if node.op is JOIN:
+        parts = tuple(x for x in node.inputs if 0 not in x.shape)
+        return make(JOIN, parts, node.attrs) if len(parts) > 1 else parts[0]
     start = 0
     if node.op.kind == "reduce":
         start = initial(combine_of(node), node.dtype)
@@ -344,5 +384,5 @@ _RULES: dict[str, Rule] = {
     ADD.name: _add, SUB.name: _sub, MUL.name: _mul, DIV.name: _div, NEG.name: _twice,
     NOT.name: _twice, WHERE.name: _where, MAX.name: _extremum, MIN.name: _extremum,
     CAST.name: _cast, RESHAPE.name: _reshape, PERMUTE.name: _permute, EXPAND.name: _expand,
-    SLICE.name: _slice, FLIP.name: _flip,
+    SLICE.name: _slice, FLIP.name: _flip, FLOORDIV.name: _floordiv, MOD.name: _mod,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from treadle.base.dtype import DType
 from treadle.graph.emit import needs_name
 from treadle.graph.group import Group
 from treadle.graph.index import Affine, Atom, atoms_of
+from treadle.graph.layout import Layout
 from treadle.graph.pull import Read, Value
 from treadle.ir.loop import Binary, Cast, Const, Expr, Intrinsic, Select, Unary
 from treadle.ir.node import Node
@@ -34,14 +35,12 @@ class Root:
         return self.value.mask | self.address.mask
 
 
-def roots_of(
-    group: Group, stored: Iterable[Node], strides: Mapping[Node, tuple[int, ...]]
-) -> list[Root]:
+def roots_of(group: Group, stored: Iterable[Node], layouts: Mapping[Node, Layout]) -> list[Root]:
     """The members that leave the kernel."""
     out: list[Root] = []
     for node in stored:
         for value in group.parts or [group.members[node]]:
-            out.append(Root(node, value, group.space.dot(value.index, strides[node])))
+            out.append(Root(node, value, layouts[node].address(group.space, value.index)))
     return out
 
 

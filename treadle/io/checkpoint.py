@@ -42,7 +42,12 @@ def save(obj: Any, f: _Path | IO[bytes]) -> None:
             that was at `f` is then still there, untouched.
 
     Example:
-        >>> treadle.save({"model": model.state_dict(), "epoch": 3}, "checkpoint.pt")
+        >>> import io, treadle
+        >>> file = io.BytesIO()
+        >>> treadle.save({"weight": treadle.ones(2), "epoch": 3}, file)
+        >>> _ = file.seek(0)
+        >>> treadle.load(file)
+        {'weight': tensor([1., 1.]), 'epoch': 3}
 
     The format is PyTorch's zip archive (`torch/serialization.py`, file format 3).
     """
@@ -95,7 +100,12 @@ def load(
         FileNotFoundError: there is no such file.
 
     Example:
-        >>> model.load_state_dict(treadle.load("model.pt"))
+        >>> import io, treadle
+        >>> file = io.BytesIO()
+        >>> treadle.save([treadle.zeros(1)], file)
+        >>> _ = file.seek(0)
+        >>> treadle.load(file)
+        [tensor([0.])]
     """
     device = _target(map_location)
     if isinstance(f, str | os.PathLike):

@@ -36,7 +36,12 @@ def save_safetensors(
         CheckpointError: something else than tensors and text, or the system cannot write the file.
 
     Example:
-        >>> treadle.io.save_safetensors(model.state_dict(), "model.safetensors", {"epoch": "3"})
+        >>> import tempfile, treadle
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/weights.safetensors"
+        ...     treadle.io.save_safetensors({"w": treadle.ones(2)}, path, {"epoch": "3"})
+        ...     treadle.io.load_safetensors(path)
+        {'w': tensor([1., 1.])}
 
     The format: https://huggingface.co/docs/safetensors, "Format".
     """
@@ -79,7 +84,12 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
 
     Example:
-        >>> model.load_state_dict(treadle.io.load_safetensors("model.safetensors"))
+        >>> import tempfile, treadle
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/weights.safetensors"
+        ...     treadle.io.save_safetensors({"w": treadle.ones(2)}, path)
+        ...     sorted(treadle.io.load_safetensors(path))
+        ['w']
     """
     label = os.fsdecode(path)
     try:

@@ -18,7 +18,8 @@ from treadle.ir.loop import Expr, Param
 class Operand:
     """Which dimensions of a class an operand varies along with unit stride, baked into the code.
 
-    `unit` is `"m"`, `"n"`, `"k"` or `""`: the class whose *last* dimension has stride 1.
+    `unit` is `"m"`, `"n"`, `"k"` or `""`: the class whose *last* dimension has stride 1. An extra
+    operand that does not vary along n at all has `"0"`: one value serves a whole row.
     """
 
     dtype: DType

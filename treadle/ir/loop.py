@@ -29,6 +29,9 @@ rounded where they are stored or cast; a register holds them unrounded. A sum wi
 `a * b + c`, may be rounded once or twice. `philox` is word `counter` of the stream `key`, both
 int64, as `ir/philox.py` defines it.
 
+Expressions are graphs: a node used twice is computed once. They nest at most 100 deep; deeper ones
+bind parts by `Let`.
+
 A kernel may work in place: an `in` buffer may be the memory of an `out` buffer if each of its
 elements is read before it is written, by the very same turn of the loops; an `in` buffer counts as
 unchanged for the whole kernel. Nothing else may overlap.

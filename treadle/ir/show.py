@@ -39,7 +39,7 @@ from treadle.ir.loop import (
     Unary,
     Var,
 )
-from treadle.ir.walk import expressions, operands, walk
+from treadle.ir.walk import expressions, inside_out, operands, walk
 
 _INFIX: Final = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%",
@@ -171,7 +171,7 @@ class _Text:
         for expr in walk(*roots):
             uses.update(id(e) for e in operands(expr))
         self.shared = {}
-        for expr in _inside_out(roots):
+        for expr in inside_out(*roots):
             if uses[id(expr)] > 1 and operands(expr):
                 text = self.expr(expr)
                 self._line(depth, f"%{len(self.shared)} = {text}")
@@ -203,21 +203,3 @@ class _Text:
         if isinstance(expr, Intrinsic):
             return f"{expr.name}.{expr.dtype.name}({inside})"
         return f"unknown {type(expr).__name__}"
-
-
-def _inside_out(roots: tuple[Expr, ...]) -> list[Expr]:
-    """Every node once, operands first."""
-    order: list[Expr] = []
-    done: set[int] = set()
-    stack: list[tuple[Expr, bool]] = [(e, False) for e in reversed(roots)]
-    while stack:
-        expr, ready = stack.pop()
-        if id(expr) in done:
-            continue
-        if ready:
-            done.add(id(expr))
-            order.append(expr)
-        else:
-            stack.append((expr, True))
-            stack.extend((e, False) for e in reversed(operands(expr)))
-    return order

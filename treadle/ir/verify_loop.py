@@ -31,7 +31,7 @@ from treadle.ir.loop import (
     Var,
 )
 from treadle.ir.show import show_expression, show_statement
-from treadle.ir.walk import expressions, operands
+from treadle.ir.walk import expressions, inside_out, operands
 
 UNARY: Final = frozenset(
     {
@@ -52,6 +52,8 @@ SPACES: Final = frozenset({"register", "stack", "scratch"})
 MODES: Final = frozenset({"in", "out", "inout"})
 LARGEST_STACK: Final = 4096
 """Elements of a `stack` buffer: more belongs into scratch memory."""
+DEEPEST: Final = 100
+"""Expressions are walked recursively, which Python's stack bounds."""
 
 
 def verify(kernel: Kernel) -> None:
@@ -74,7 +76,6 @@ class _Verifier:
         self.variables: dict[str, DType] = {}
         self.parallel = 0
         self.at: Stmt = kernel.body
-        self.known: dict[int, Expr] = {}
 
     def fail(self, why: str, expr: Expr | None = None) -> NoReturn:
         shown = show_expression(expr) if expr is not None else show_statement(self.at)
@@ -89,7 +90,6 @@ class _Verifier:
             self.buffers, self.variables = buffers, variables
             return
         self.at = stmt
-        self.known = {}
         for expr in expressions(stmt):
             self.expression(expr)
         checker = _STATEMENTS.get(type(stmt))
@@ -168,18 +168,16 @@ class _Verifier:
             self.fail(f"{what} must be {dtype.name}, not {expr.dtype.name}", expr)
 
     def expression(self, root: Expr) -> None:
-        """Checks every node of an expression; iterative, for expressions may be deep."""
-        stack = [root]
-        while stack:
-            expr = stack.pop()
-            if id(expr) in self.known:
-                continue
-            self.known[id(expr)] = expr
+        """Checks every node of an expression, and how deep they nest."""
+        depth: dict[int, int] = {}
+        for expr in inside_out(root):
+            depth[id(expr)] = 1 + max((depth[id(e)] for e in operands(expr)), default=0)
+            if depth[id(expr)] > DEEPEST:
+                self.fail(f"an expression nests deeper than {DEEPEST}: bind parts of it by `Let`")
             checker = _EXPRESSIONS.get(type(expr))
             if checker is None:
                 self.fail(f"{type(expr).__name__} is no expression")
             checker(self, expr)
-            stack.extend(operands(expr))
 
     def _var(self, expr: Var) -> None:
         dtype = self.variables.get(expr.name)

@@ -49,6 +49,24 @@ def walk(*roots: Expr) -> Iterator[Expr]:
             stack.extend(operands(expr))
 
 
+def inside_out(*roots: Expr) -> list[Expr]:
+    """Every node of the expressions once, operands before those that use them."""
+    order: list[Expr] = []
+    done: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(e, False) for e in reversed(roots)]
+    while stack:
+        expr, ready = stack.pop()
+        if id(expr) in done:
+            continue
+        if ready:
+            done.add(id(expr))
+            order.append(expr)
+        else:
+            stack.append((expr, True))
+            stack.extend((e, False) for e in reversed(operands(expr)))
+    return order
+
+
 def statements(stmt: Stmt) -> Iterator[Stmt]:
     """A statement and all statements inside of it, in order."""
     yield stmt

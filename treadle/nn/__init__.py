@@ -6,6 +6,7 @@ from treadle.nn.activation import (
     ELU,
     GELU,
     GLU,
+    SELU,
     Hardshrink,
     Hardsigmoid,
     Hardswish,
@@ -15,12 +16,11 @@ from treadle.nn.activation import (
     LogSoftmax,
     Mish,
     PReLU,
-    RReLU,
     ReLU,
     ReLU6,
-    SELU,
-    SiLU,
+    RReLU,
     Sigmoid,
+    SiLU,
     Softmax,
     Softmax2d,
     Softmin,
@@ -31,6 +31,7 @@ from treadle.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from treadle.nn.attention import MultiheadAttention, NonDynamicallyQuantizableLinear
 from treadle.nn.containers import (
     ModuleDict,
     ModuleList,
@@ -76,8 +77,8 @@ from treadle.nn.loss import (
     HuberLoss,
     KLDivLoss,
     L1Loss,
-    MSELoss,
     MarginRankingLoss,
+    MSELoss,
     MultiLabelSoftMarginLoss,
     MultiMarginLoss,
     NLLLoss,
@@ -147,6 +148,14 @@ from treadle.nn.reshaping import (
     Unflatten,
     Unfold,
     Upsample,
+)
+from treadle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
+from treadle.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -191,9 +191,7 @@ class PReLU(Module):
 class Hardtanh(Module):
     """The input limited to `[min_val, max_val]`."""
 
-    def __init__(
-        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-    ) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         if max_val <= min_val:
             raise AssertionError(

@@ -120,7 +120,7 @@ class Sequential(_Row):
     def __iadd__(self, other: Any) -> Sequential:
         if not isinstance(other, Sequential):
             raise ValueError(f"add operator supports only Sequential, not {type(other).__name__}")
-        return self.extend(other)  # type: ignore[no-any-return]
+        return self.extend(other)
 
     def __mul__(self, times: int) -> Sequential:
         if not isinstance(times, int) or times <= 0:
@@ -147,7 +147,7 @@ class ModuleList(_Row):
         return ModuleList([*self, *other])
 
     def __iadd__(self, other: Iterable[Module]) -> ModuleList:
-        return self.extend(other)  # type: ignore[no-any-return]
+        return self.extend(other)
 
     def __repr__(self) -> str:
         if not len(self):
@@ -171,7 +171,7 @@ class ModuleDict(Module):
             self.update(modules)
 
     def __getitem__(self, key: str) -> Module:
-        return self._modules[key]  # type: ignore[no-any-return]
+        return self._modules[key]
 
     def __setitem__(self, key: str, module: Module) -> None:
         if key in self._modules:
@@ -197,7 +197,7 @@ class ModuleDict(Module):
 
     def pop(self, key: str) -> Module:
         """Takes a module out and returns it."""
-        return self._modules.pop(key)  # type: ignore[no-any-return]
+        return self._modules.pop(key)
 
     def keys(self) -> Any:
         """The names."""

@@ -53,9 +53,7 @@ class _Conv(Module):
         self.dilation = repeated(dilation, rank, "dilation")
         self.output_padding = repeated(output_padding, rank, "output_padding")
         self.transposed, self.padding_mode = transposed, padding_mode
-        first, second = (
-            (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        )
+        first, second = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
         self.weight = Parameter(empty(*shape, device=device, dtype=dtype))
         if bias:
@@ -187,9 +185,7 @@ class _Transposed(_Conv):
     ) -> None:  # fmt: skip
         super().__init__()
         if padding_mode != "zeros":
-            raise ValueError(
-                f'Only "zeros" padding mode is supported for {type(self).__name__}'
-            )
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         self._set(in_channels, out_channels, kernel_size, stride, padding, dilation,
                   output_padding, groups, bias, padding_mode, True, device, dtype)  # fmt: skip
 

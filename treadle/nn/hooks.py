@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle.tensor import Tensor
-from treadle.tensor.primitive import boundary
+from treadle.tensor.function import Function
 from treadle.tensor.tensor_class import RemovableHandle
 
 Hook = Callable[..., Any]
@@ -87,6 +87,20 @@ def _after(module: Any, hook: Hook, options: dict[str, bool], args: tuple[Any, .
     return result if changed is None else changed
 
 
+class _Boundary(Function):
+    """The same values; a backward pass gives their gradients to a function, all at once, and goes
+    on with what it returns."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[list[Any]], list[Any]], *tensors: Any) -> Any:
+        ctx.function = function
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return (None, *ctx.function(list(grads)))
+
+
 class _Passage:
     """One call of a module with backward hooks: the gradients at both of its ends."""
 
@@ -110,7 +124,7 @@ class _Passage:
             changed = self.call_hooks(tuple(whole))
             return [changed[i] for i in places]
 
-        behind = boundary([args[i] for i in places], at_inputs)
+        behind = _Boundary.apply(at_inputs, *[args[i] for i in places])
         out = list(args)
         for i, x in zip(places, behind, strict=True):
             out[i] = x
@@ -135,10 +149,10 @@ class _Passage:
                 if changed is not None:
                     self.outputs = changed if isinstance(changed, tuple) else (changed,)
             if not self.has_input:
-                self.call_hooks((None,) * 1)
+                self.call_hooks((None,))
             return [self.outputs[i] for i in places]
 
-        behind = boundary([items[i] for i in places], at_outputs)
+        behind = _Boundary.apply(at_outputs, *[items[i] for i in places])
         if isinstance(result, Tensor):
             return behind[0]
         out = list(items)

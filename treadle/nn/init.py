@@ -215,9 +215,7 @@ def kaiming_normal_(
     """Normal with the standard deviation `gain / sqrt(fan)` (He et al., 2015)."""
     if _is_empty(tensor):
         return tensor
-    return tensor.normal_(
-        0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator=generator
-    )
+    return tensor.normal_(0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator=generator)
 
 
 @_in_place
@@ -250,4 +248,3 @@ def sparse_(
     for column in range(columns):
         values[draw.permutation(rows)[: math.ceil(sparsity * rows)], column] = 0
     return tensor.copy_(from_numpy(values.astype(tensor.dtype.numpy)))
-

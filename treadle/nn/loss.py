@@ -79,9 +79,7 @@ class NLLLoss(_WeightedLoss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """The loss of log-probabilities `(n, classes, *)` and labels `(n, *)`."""
-        return F.nll_loss(
-            input, target, self.weight, None, self.ignore_index, None, self.reduction
-        )
+        return F.nll_loss(input, target, self.weight, None, self.ignore_index, None, self.reduction)
 
 
 class MSELoss(_Loss):
@@ -197,9 +195,7 @@ class PoissonNLLLoss(_Loss):
 class GaussianNLLLoss(_Loss):
     """`(log(var) + (input - target)^2 / var) / 2` with a variance of at least `eps`."""
 
-    def __init__(
-        self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.full, self.eps = full, eps
 
@@ -221,9 +217,7 @@ class MultiLabelSoftMarginLoss(_WeightedLoss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """The loss of logits and targets `(n, classes)`."""
-        return F.multilabel_soft_margin_loss(
-            input, target, self.weight, reduction=self.reduction
-        )
+        return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
 
 
 class MultiMarginLoss(_WeightedLoss):
@@ -261,9 +255,7 @@ class MarginRankingLoss(_MarginLoss):
 
     def forward(self, input1: Any, input2: Any, target: Any) -> Any:
         """The loss of two scores and targets -1 and 1."""
-        return F.margin_ranking_loss(
-            input1, input2, target, self.margin, reduction=self.reduction
-        )
+        return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(_MarginLoss):

@@ -255,7 +255,7 @@ class Module(Stateful):
             module = getattr(module, name)
             if not isinstance(module, Module):
                 raise AttributeError(f"`{name}` is not an nn.Module")
-        return module  # type: ignore[no-any-return]
+        return module
 
     def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
         """Replaces the module under a qualified name."""
@@ -279,11 +279,11 @@ class Module(Stateful):
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter under a qualified name."""
-        return self._get_member(target, "_parameters", "an nn.Parameter")  # type: ignore
+        return self._get_member(target, "_parameters", "an nn.Parameter")
 
     def get_buffer(self, target: str) -> Tensor:
         """The buffer under a qualified name."""
-        return self._get_member(target, "_buffers", "a buffer")  # type: ignore[no-any-return]
+        return self._get_member(target, "_buffers", "a buffer")
 
     # --- changing all of it ------------------------------------------------------------------
 
@@ -390,6 +390,7 @@ class Module(Stateful):
     def _add_hook(self, kind: str, hook: Any, prepend: bool, **options: bool) -> RemovableHandle:
         if self._hooks is None:
             object.__setattr__(self, "_hooks", Hooks())
+        mode_changed()
         assert self._hooks is not None
         return self._hooks.add(kind, hook, prepend, **options)
 
@@ -403,7 +404,7 @@ class Module(Stateful):
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
         always_call: bool = False,
     ) -> RemovableHandle:  # fmt: skip
-        """Calls `hook(module, args, output)` after `forward`; what it returns replaces the output."""
+        """Calls `hook(module, args, output)` after `forward`; what it returns replaces that."""
         return self._add_hook(
             "forward", hook, prepend, with_kwargs=with_kwargs, always_call=always_call
         )
@@ -443,9 +444,7 @@ class Module(Stateful):
         return f"{self._get_name()}(\n  {body}\n)"
 
     def __dir__(self) -> list[str]:
-        return sorted(
-            name for name in {*dir(type(self)), *self.__dict__} if not name[:1].isdigit()
-        )
+        return sorted(name for name in {*dir(type(self)), *self.__dict__} if not name[:1].isdigit())
 
     def __getstate__(self) -> dict[str, Any]:
         members = {*self._parameters, *self._buffers, *self._modules}

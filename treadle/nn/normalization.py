@@ -309,9 +309,7 @@ class GroupNorm(Module):
 class LocalResponseNorm(Module):
     """`input / (k + alpha * mean of squares over neighbouring channels)^beta`."""
 
-    def __init__(
-        self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-    ) -> None:
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 

@@ -11,7 +11,7 @@ from treadle.tensor.inplace import hold_again
 def _taken_over(cls: type, data: Any) -> Any:
     """A tensor of a class that holds the value of another, without its history."""
     value = data if data._buffer is not None and data._base is None else data.detach()
-    self = object.__new__(cls)
+    self: Any = object.__new__(cls)
     self._trace = None if value._buffer is not None else value._trace
     self._pos, self._node, self._buffer = value._pos, value._node, value._buffer
     self._needs = self._version = 0

@@ -27,8 +27,6 @@ class IncompatibleKeys(NamedTuple):
             f"unexpected_keys={self.unexpected_keys})"
         )
 
-    __str__ = __repr__
-
 
 class Stateful:
     """The part of `Module` that saves and loads."""
@@ -196,8 +194,8 @@ class Stateful:
             unexpected_keys.append(extra)
         for key in state_dict:
             if key.startswith(prefix) and key != extra:
-                name = key[len(prefix) :].split(".", 1)
-                if name[0] not in (own if len(name) == 1 else self._modules):
+                parts = key[len(prefix) :].split(".", 1)
+                if parts[0] not in (own if len(parts) == 1 else self._modules):
                     unexpected_keys.append(key)
 
     def _load_one(self, name: str, value: Any, key: str, given: Any, assign: bool) -> str:

@@ -216,6 +216,7 @@ JOIN: Final = Op(
     samples=(
         Sample((Arg((2, 3)), Arg((4, 3)), Arg((1, 3))), (0,)),
         Sample((Arg((2, 3), dt.int64), Arg((2, 1), dt.int64)), (1,)),
+        Sample((Arg((2, 3)), Arg((0, 3))), (0,)),
     ),
     doc="the inputs one after another along an axis",
 )  # fmt: skip

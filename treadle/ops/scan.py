@@ -92,8 +92,10 @@ def _logsum_gradient(node: Node, g: Node) -> Node:
 
     def part(weight: Node) -> Node:
         some = pw.gt(weight, zero)
-        log = pw.where(some, pw.log(pw.where(some, weight, pw.like(1, x))), none)
-        later = make(LOGCUMSUMEXP, (pw.sub(log, node),), (axis, not reverse))
+        log = pw.log(pw.where(some, weight, pw.like(1, x)))
+        # Chosen after the subtraction: node may be -inf as well, where nothing came before it.
+        terms = pw.where(some, pw.sub(log, pw.where(some, node, pw.like(0, x))), none)
+        later = make(LOGCUMSUMEXP, (terms,), (axis, not reverse))
         return pw.exp(pw.add(later, x))
 
     return pw.sub(part(g), part(pw.neg(g)))

@@ -78,7 +78,7 @@ def _digamma(x: float) -> float:
 
 
 def _erfinv(y: float) -> float:
-    """Giles, "Approximating the erfinv function" (GPU Computing Gems, 2011), then Newton."""
+    """Giles, "Approximating the erfinv function" (GPU Computing Gems, 2011), then Halley."""
     if not -1 <= y <= 1:
         return math.nan
     if abs(y) == 1:
@@ -94,11 +94,13 @@ def _erfinv(y: float) -> float:
     for c in terms[1:]:
         p = c + p * w
     x = p * y
-    for _ in range(2):
+    for _ in range(3):
         # Where erf is flat the complement keeps the digits.
-        error = math.erf(x) - y if abs(y) < 0.5 else math.copysign(1 - abs(y), y) - math.copysign(
-            math.erfc(abs(x)), y)  # fmt: skip
-        x -= error / (2 / math.sqrt(math.pi) * math.exp(-x * x))
+        error = math.erf(x) - y
+        if abs(y) >= 0.5:
+            error = math.copysign(1 - abs(y), y) - math.copysign(math.erfc(abs(x)), y)
+        step = error / (2 / math.sqrt(math.pi) * math.exp(-x * x))
+        x -= step / (1 + x * step)
     return x
 
 

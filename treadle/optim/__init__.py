@@ -1,7 +1,15 @@
 """Optimisers and learning-rate schedules, under PyTorch's names."""
 
+from treadle.optim import lr_scheduler
+from treadle.optim.adagrad import Adadelta, Adagrad
 from treadle.optim.adam import Adam, AdamW
+from treadle.optim.adam_variants import Adamax, NAdam, RAdam
+from treadle.optim.lbfgs import LBFGS
 from treadle.optim.optimizer import Optimizer
+from treadle.optim.rmsprop import RMSprop
 from treadle.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "lr_scheduler",
+]  # fmt: skip

@@ -7,13 +7,15 @@ from typing import Any
 from treadle.optim.optimizer import Group, Optimizer, number
 
 
-def _require_betas(betas: tuple[Any, Any]) -> None:
+def require_betas(betas: tuple[Any, Any]) -> None:
+    """Raises `ValueError` unless both are in [0, 1)."""
     for i, beta in enumerate(betas):
         if not 0.0 <= number(beta) < 1.0:
             raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
 
 
-def _require(lr: Any, eps: float, weight_decay: float) -> None:
+def require(lr: Any, eps: float, weight_decay: float) -> None:
+    """Raises `ValueError` where an option is negative."""
     if number(lr) < 0.0:
         raise ValueError(f"Invalid learning rate: {lr}")
     if eps < 0.0:
@@ -50,8 +52,8 @@ class Adam(Optimizer):
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
-        _require(lr, eps, weight_decay)
-        _require_betas(betas)
+        require(lr, eps, weight_decay)
+        require_betas(betas)
         super().__init__(params, {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach,
@@ -63,16 +65,18 @@ class Adam(Optimizer):
         beta1, beta2 = map(number, group["betas"])
         lr, decay = number(group["lr"]), number(group["weight_decay"])
         amsgrad, decoupled = group["amsgrad"], group["decoupled_weight_decay"]
-        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
-        flags = (amsgrad, (decay != 0) * (2 if decoupled else 1), group["maximize"])
+        names = _AMSGRAD if amsgrad else _PLAIN
+        flags = (amsgrad, 0 if decay == 0 else 2 if decoupled else 1, group["maximize"])
         shrink = 1 - lr * decay if decoupled else decay
-        for step, part in self._advance(params, names):
-            correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-            numbers = (
-                lr / correction1, correction2**0.5, group["eps"], 1 - beta1, beta2, 1 - beta2,
-                shrink,
-            )  # fmt: skip
+        for part in self._advance(params, names):
+            step = self.state[part[0]]["step"]
+            rate, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+            numbers = (rate, root, group["eps"], 1 - beta1, beta2, 1 - beta2, shrink)
             self._record(_adam, part, names, numbers, flags)
+
+
+_PLAIN = ("exp_avg", "exp_avg_sq")
+_AMSGRAD = (*_PLAIN, "max_exp_avg_sq")
 
 
 def _adam(p: Any, g: Any, m: Any, v: Any, *rest: Any) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from treadle.tensor.record import on_replay, recorder, step_done, update
 from treadle.tensor.tensor_class import RemovableHandle
 
 Rule = Callable[..., tuple[Any, ...]]
+Numbers = tuple[float, ...]
 Group = dict[str, Any]
 
 
@@ -225,7 +226,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} does not define step()")
 
     def _record(
-        self, rule: Rule, params: list[Any], names: tuple[str, ...], numbers: tuple[float, ...],
+        self, rule: Rule, params: list[Any], names: tuple[str, ...], numbers: Numbers,
         flags: tuple[Any, ...],
     ) -> None:  # fmt: skip
         """Records `rule(p, gradient, *state, *numbers, *flags) -> (p, *state)` for parameters.
@@ -250,22 +251,32 @@ class Optimizer:
             fresh.extend(numbers)
         update(_group_body, tensors, numbers, dtype, attrs, targets, sources)
 
-    def _advance(
+    def _keep(
         self, params: list[Any], names: tuple[str, ...], fresh: Callable[[Any], Any] = zeros_for
-    ) -> list[tuple[int, list[Any]]]:
-        """Counts the step of each parameter, makes its state at the first, and gives the
-        parameters by their counts."""
-        counts: dict[int, list[Any]] = {}
+    ) -> None:
+        """Makes the state of parameters that have none yet."""
         for p in params:
             state = self.state[p]
-            if not state:
-                state["step"] = 0
             for name in names:
                 if name not in state:
                     state[name] = fresh(p)
+
+    def _advance(
+        self, params: list[Any], names: tuple[str, ...], fresh: Callable[[Any], Any] = zeros_for
+    ) -> list[list[Any]]:
+        """Counts the step of each parameter, makes its state at the first, and gives the
+        parameters in parts of one count."""
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if "step" not in state:
+                state["step"] = 0
+                self._keep([p], names, fresh)
+
+        parts: dict[int, list[Any]] = {}
+        for p, state in zip(params, states, strict=True):
             state["step"] = step = state["step"] + 1
-            counts.setdefault(step, []).append(p)
-        return list(counts.items())
+            parts.setdefault(step, []).append(p)
+        return list(parts.values())
 
     # --- hooks -------------------------------------------------------------------------------
 
@@ -296,8 +307,7 @@ class Optimizer:
             packed["params"] = [index[id(p)] for p in group["params"]]
             groups.append(packed)
         state = {
-            (index[id(k)] if isinstance(k, Tensor) else k): _saved(v)
-            for k, v in self.state.items()
+            (index[id(k)] if isinstance(k, Tensor) else k): _saved(v) for k, v in self.state.items()
         }
         return {"state": state, "param_groups": groups}
 
@@ -356,29 +366,28 @@ def _submitting(step: Callable[..., Any]) -> Callable[..., Any]:
 Optimizer.step = _submitting(Optimizer.step)  # type: ignore[method-assign]
 
 
+_NUMBERS: Final[dict[str, Any]] = {"step": int, "mu_product": float}
+"""What is a number in the state: it is an input of the plan, not a tensor."""
+
+
 def _saved(value: Any) -> Any:
-    """State as it is saved: the count of steps becomes a tensor, as PyTorch's is."""
+    """State as it is saved: numbers become tensors, as they are in PyTorch."""
     if not isinstance(value, dict):
         return value
-    return {
-        k: tensor(float(v)) if k == "step" and not isinstance(v, Tensor) else v
-        for k, v in value.items()
-    }
+    return {k: tensor(float(v)) if k in _NUMBERS else v for k, v in value.items()}
 
 
 def _loaded(value: Any, p: Any, key: str = "") -> Any:
     """State as it is used: copies in the dtype of the parameter, and the count as a number."""
     if isinstance(value, Tensor):
-        if key == "step":
-            return int(value.item())
+        if key in _NUMBERS:
+            return _NUMBERS[key](value.item())
         copy = value.detach().clone()
         return copy.to(p.dtype) if p is not None and p.dtype.is_floating_point else copy
     if isinstance(value, dict):
         return {k: _loaded(v, p, k) for k, v in value.items()}
-    if key == "step":
-        return int(value)
+    if key in _NUMBERS:
+        return _NUMBERS[key](value)
     if isinstance(value, (list, tuple)):
         return type(value)(_loaded(v, p) for v in value)
     return value
-
-

@@ -54,7 +54,7 @@ class SGD(Optimizer):
 
     def _update(self, group: Group, params: list[Any]) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
-        decay, lr = number(group["weight_decay"]), number(group["lr"])
+        lr, decay = number(group["lr"]), number(group["weight_decay"])
         flags = (decay != 0, group["nesterov"], group["maximize"])
         if momentum == 0:
             self._record(_plain, params, (), (lr, decay), flags)
@@ -63,14 +63,14 @@ class SGD(Optimizer):
         fresh = [p for p in params if self.state[p].get("momentum_buffer") is None]
         for p in fresh:
             self.state[p]["momentum_buffer"] = zeros_for(p)
-        # The first step takes the gradient undamped: without damping that is no special case.
-        first = set(map(id, fresh)) if dampening else set()
-        for part, keep in (
-            ([p for p in params if id(p) in first], 1.0),
-            ([p for p in params if id(p) not in first], 1.0 - dampening),
-        ):
-            if part:
-                self._record(_with_momentum, part, names, (lr, decay, momentum, keep), flags)
+        if fresh and dampening:
+            # The first step takes the gradient undamped.
+            self._record(_with_momentum, fresh, names, (lr, decay, momentum, 1.0), flags)
+            done = set(map(id, fresh))
+            params = [p for p in params if id(p) not in done]
+        if params:
+            keep = 1.0 - dampening
+            self._record(_with_momentum, params, names, (lr, decay, momentum, keep), flags)
 
 
 def _gradient(p: Any, g: Any, decay: Any, has_decay: bool, maximize: bool) -> Any:

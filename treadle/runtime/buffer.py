@@ -72,6 +72,7 @@ class Buffer:
             ValueError: the array would reach outside of the buffer.
 
         Example:
+            >>> from treadle.base.dtype import float32
             >>> empty(64).view(float32, (4, 4), writable=True).fill(1.0)
         """
         low, high = byte_range(dtype.itemsize, shape, strides, offset)

@@ -22,9 +22,9 @@ from treadle.graph.plan import HostCall, Launch, Plan
 from treadle.ir.contraction import Contraction
 from treadle.ir.node import Node
 from treadle.runtime import program
+from treadle.runtime.buffer import Buffer, empty
 from treadle.runtime.profile import Profile, active
 from treadle.runtime.program import Program
-from treadle.runtime.buffer import Buffer, empty
 
 np = LazyModule("numpy")
 
@@ -58,12 +58,10 @@ class Bound:
         self._steps = _segments(plan)
         workspace = max((s[2] for s in self._steps if isinstance(s, tuple)), default=0)
         self._arena = _aligned(plan.arena_bytes) + workspace
-        self._fixed = [
-            (i, o.nbytes) for i, o in enumerate(plan.outputs) if o.source is None and o.donated is None
-        ]  # fmt: skip
-        self._others = [
-            (i, o) for i, o in enumerate(plan.outputs) if o.source is not None or o.donated is not None
-        ]  # fmt: skip
+        numbered = list(enumerate(plan.outputs))
+        self._others = [(i, o) for i, o in numbered if o.source or o.donated is not None]
+        shared = {i for i, _ in self._others}
+        self._fixed = [(i, o.nbytes) for i, o in numbered if i not in shared]
 
     def run(self, leaves: Sequence[Any]) -> list[Buffer]:
         """The buffers of the outputs.
@@ -80,7 +78,10 @@ class Bound:
             for k in self._halves:
                 values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
             self._pack(self._cells, self._offset, *values)
-        addresses = [cells[i] if i in cells else leaf.address for i, leaf in enumerate(leaves)]
+        addresses = [
+            cells[i] if i in cells else leaf.address  # noqa: SIM401
+            for i, leaf in enumerate(leaves)
+        ]
         outputs: list[Any] = [None] * len(self.plan.outputs)
         for i, nbytes in self._fixed:
             outputs[i] = empty(nbytes)

@@ -48,7 +48,7 @@ _UNSHARED: Final = _reference_counts([object()])[0]
 """What the count is for a binding that only the list of leaves refers to."""
 
 
-def _donated(leaves: list[Any]) -> tuple[int, ...]:
+def donatable(leaves: list[Any]) -> tuple[int, ...]:
     """The inputs whose memory nobody will read again: a plan may write results there.
 
     Adopted memory is somebody else's: who gave it may read it at any time.
@@ -80,9 +80,10 @@ def submit(trace: Trace) -> list[Any]:
     saved, outputs = _outputs(state, wanted, owed)
     if outputs:
         try:
-            by_position = _run(trace, trace.leaves, outputs, _donated(trace.leaves))
+            by_position = _run(trace, trace.leaves, outputs, donatable(trace.leaves))
         except BaseException as error:
             trace.error = error
+            _take_back(trace)
             raise
         for t in live:
             t._buffer = by_position[t._pos]
@@ -90,6 +91,24 @@ def submit(trace: Trace) -> list[Any]:
             _keep(trace, state, saved, by_position)
     _forget(trace, live, bool(owed))
     return live
+
+
+def _take_back(trace: Trace) -> None:
+    """Gives the tensors that a failed run would have changed the memory that they had before it."""
+    leaf = iter(trace.leaves)
+    states = trace.state.path()
+    bound = {s.pos: next(leaf) for s in states if s.node is not None and s.node.op is INPUT}
+    for reference, before in reversed(trace.written):
+        t = reference()
+        if t is None or t._trace is not trace:
+            continue
+        buffer = bound.get(before) if isinstance(before, int) else before
+        if isinstance(buffer, Buffer):
+            t._buffer = buffer
+    for reference, _ in trace.written:
+        t = reference()
+        if t is not None and t._trace is trace and t._buffer is not None:
+            t._trace = None
 
 
 def submit_part(trace: Trace, t: Any) -> None:
@@ -168,6 +187,7 @@ def _forget(trace: Trace, live: Sequence[Any], history: bool) -> None:
         _send_home(trace)
     trace.leaves = []
     trace.handles = []
+    trace.written = []
     if not history:
         trace.origins = {}
         trace.leaf_handles = {}

@@ -1,10 +1,10 @@
 """The thread pool: Python threads that live inside the native worker loop.
 
 There is one pool record per process and its address never changes, so plans may keep it. Workers
-start with the first program, not at import. A worker enters native code once and stays there without the
-interpreter lock until the pool shrinks or the process ends. What a run relies on (number of
-threads, scratch memory) changes only under the native lock that runs hold, so it can be changed at
-any time from any thread.
+start with the first program, not at import. A worker enters native code once and stays there
+without the interpreter lock until the pool shrinks or the process ends. What a run relies on
+(number of threads, scratch memory) changes only under the native lock that runs hold, so it can be
+changed at any time from any thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Tensors: recording, the public functions, autograd, random numbers."""
 
+import math as _math
 from types import ModuleType as _ModuleType
 
+from treadle.base.dtype import promote as promote_types
 from treadle.tensor import autograd, linalg, random
 from treadle.tensor.arithmetic import (
     abs,
@@ -64,19 +66,21 @@ from treadle.tensor.arithmetic import (
     tan,
     tanh,
     trunc,
-    where,
 )  # fmt: skip
 from treadle.tensor.arrange import (
     atleast_1d,
     atleast_2d,
     atleast_3d,
     block_diag,
+    broadcast_shapes,
     cartesian_prod,
     column_stack,
+    combinations,
     concat,
     concatenate,
     diag,
     diag_embed,
+    diagflat,
     diagonal,
     dsplit,
     dstack,
@@ -116,7 +120,6 @@ from treadle.tensor.creation import (
     empty,
     empty_like,
     eye,
-    from_numpy,
     full,
     full_like,
     is_floating_point,
@@ -151,12 +154,15 @@ from treadle.tensor.elementary import (
     atan,
     atanh,
     cdist,
+    clamp_max,
+    clamp_min,
     clip,
     copysign,
     cosh,
     cross,
     deg2rad,
     digamma,
+    dist,
     divide,
     erfc,
     erfinv,
@@ -214,8 +220,10 @@ from treadle.tensor.gathering import (
     repeat_interleave,
     scatter,
     scatter_add,
+    scatter_reduce,
     take,
     take_along_dim,
+    where,
 )
 from treadle.tensor.grad_mode import (
     enable_grad,
@@ -224,8 +232,37 @@ from treadle.tensor.grad_mode import (
     set_grad_enabled,
 )
 from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
+from treadle.tensor.host import from_numpy
 from treadle.tensor.inspect import check, eager, explain, pending, show
-from treadle.tensor.linear_algebra import addmm, bmm, dot, matmul, mm, mv, outer
+from treadle.tensor.keywords import WITH_DIM as _WITH_DIM
+from treadle.tensor.keywords import WITH_SIZE as _WITH_SIZE
+from treadle.tensor.keywords import accepting as _accepting
+from treadle.tensor.limits import finfo, iinfo
+from treadle.tensor.linalg import (
+    cholesky,
+    cholesky_solve,
+    det,
+    logdet,
+    matrix_power,
+    qr,
+    slogdet,
+)
+from treadle.tensor.linalg import inv as inverse
+from treadle.tensor.linear_algebra import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    ger,
+    matmul,
+    mm,
+    mv,
+    outer,
+    vdot,
+)
 from treadle.tensor.movement import (
     broadcast_tensors,
     broadcast_to,
@@ -314,6 +351,7 @@ from treadle.tensor.statistics import (
     cummin,
     cumprod,
     cumsum,
+    cumulative_trapezoid,
     diff,
     logcumsumexp,
     median,
@@ -324,12 +362,17 @@ from treadle.tensor.statistics import (
     nansum,
     quantile,
     trapezoid,
+    trapz,
 )
 from treadle.tensor.tensor_class import Tensor
 
-_NAMESPACES = {"autograd", "linalg", "random"}
+e, inf, nan, pi = _math.e, _math.inf, _math.nan, _math.pi
+newaxis = None
+
+_NAMESPACES = {"linalg", "random"}
 __all__ = [
     name
     for name, value in list(globals().items())
     if not name.startswith("_") and (not isinstance(value, _ModuleType) or name in _NAMESPACES)
 ]
+globals().update({name: _accepting(name, globals()[name]) for name in _WITH_DIM | _WITH_SIZE})

@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.errors import ShapeError
 from treadle.ops import view as ops
 from treadle.tensor import movement as mv
-from treadle.tensor.creation import full, zeros
+from treadle.tensor.creation import full, tensor, zeros
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import record, view
+from treadle.tensor.size import Size
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -232,6 +234,11 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     return mv.movedim(mv.reshape(laid, (*outer, size, size)), (-2, -1), (dim1, dim2))
 
 
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """The matrix with all elements of the tensor on a diagonal."""
+    return diag_embed(ravel(input), offset)
+
+
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if len(input._node.shape) != 2:
@@ -328,6 +335,11 @@ _BORDERS = {"reflect": _reflect, "replicate": _replicate, "circular": _circular}
 # --- grids -------------------------------------------------------------------------------------
 
 
+def broadcast_shapes(*shapes: Sequence[int]) -> Size:
+    """The shape that tensors of the given shapes broadcast to."""
+    return Size(sh.broadcast(*shapes))
+
+
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """The coordinates of a grid from the values along each axis.
 
@@ -356,6 +368,14 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
     return mv.stack([ravel(x) for x in meshgrid(*tensors)], 1)
+
+
+def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    """All choices of `r` elements of a vector in order, one a row."""
+    choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
+    rows = list(choose(range(input._node.shape[0]), r))
+    index = tensor(rows or [[0] * r][:0], dtype=dt.int64)
+    return input[mv.reshape(index, -1, r)]
 
 
 def block_diag(*tensors: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.source import FULL
 from treadle.ops.table import INPUT, input_node
+from treadle.ops.view import ALIAS
 from treadle.tensor.grad_mode import set_grad_enabled
 from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
@@ -239,14 +240,13 @@ def differentiate(
             current = recorder().trace
             for i, place in enumerate(places):
                 if place is not None and place[0] is trace and place[1] in grads:
-                    found[i] = hold(current, current.state.path()[grads[place[1]]])
+                    found[i] = _result(current, current.state.path()[grads[place[1]]])
             for pos, state in reached:
-                gradient = hold(current, state)
                 if pos in trace.origins:
                     older, at = trace.origins[pos]
-                    _accumulate(pending.setdefault(older, {}), at, gradient)
+                    _accumulate(pending.setdefault(older, {}), at, hold(current, state))
                     continue
-                leaf = trace.leaf_handles[pos]
+                leaf, gradient = trace.leaf_handles[pos], _result(current, state)
                 if id(leaf) in leaves:
                     gradient = record(ADD, (leaves[id(leaf)][1], gradient))
                 leaves[id(leaf)] = (leaf, gradient)
@@ -260,6 +260,15 @@ def differentiate(
             if t._needs == LEAF and id(t) in leaves:
                 found[i] = leaves[id(t)][1]
         return list(leaves.values()), found
+
+
+def _result(current: Trace, state: State) -> Any:
+    """The tensor of a gradient. One that is the weight of a root itself is another value than
+    that: no leaf, and with a history only if gradients have one."""
+    gradient = hold(current, state)
+    if state.needs == LEAF or (state.needs and not recorder().grad):
+        return record(ALIAS, (gradient,))
+    return gradient
 
 
 def _accumulate(grads: dict[int, Any], pos: int, gradient: Any) -> None:
@@ -362,7 +371,7 @@ def _known_backward(root: Any, keep: bool) -> bool:
         return False
     handles = current.leaf_handles
     collectors = [handles[pos] for pos, _ in leaves]
-    if any([leaf._extra for leaf in collectors]):
+    if any(leaf._extra for leaf in collectors):
         return False
     current.state = found.end
     current.leaves.extend(found.scalars)

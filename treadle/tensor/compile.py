@@ -14,9 +14,12 @@ from typing import Any, Final
 from weakref import ref
 
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
+from treadle.runtime.execute import donatable
+from treadle.runtime.profile import active
 from treadle.tensor.record import (
     Capture,
     Lazy,
+    concrete,
     flush,
     hold,
     mode,
@@ -37,7 +40,8 @@ class Recording:
     """
 
     __slots__ = (
-        "callbacks", "end", "freed", "grads", "leaves", "result", "submits", "tree", "writes",
+        "callbacks", "direct", "end", "freed", "grads", "leaves", "result", "submits", "tree",
+        "writes",
     )  # fmt: skip
 
     def __init__(self, trace: Trace, capture: Capture) -> None:
@@ -50,6 +54,84 @@ class Recording:
         self.grads: list[tuple[Any, State]] = []
         self.result: list[State | None] = []
         self.tree: Any = None
+        self.direct: Direct | None = None
+
+    def bindings(self, values: list[Any]) -> list[Any]:
+        """A buffer or a number for each input."""
+        found: list[Any] = []
+        for tensor, argument, source, value, _ in self.leaves:
+            t = values[argument] if argument >= 0 else tensor
+            if t is not None:
+                found.append(t._buffer)
+            else:
+                found.append(value if source is None else source())
+        return found
+
+    def learn(self, history: Trace) -> None:
+        """After a replay that ran: remembers the plan it ran by, if the next can take the same."""
+        states = [state for _, state in (*self.writes, *self.grads)]
+        states += [state for state in self.result if isinstance(state, State)]
+        outputs = tuple(sorted({state.pos for state in states}))
+        for (wanted, donated), plan in self.end.plans.items():
+            plain = all(t._base is None for t, _ in self.writes)
+            if wanted == outputs and plain and not history.saved:
+                self.direct = Direct(plan, donated, {p: i for i, p in enumerate(outputs)}, history)
+
+
+class Direct:
+    """The plan of a recording that ends in a run: replays need no trace at all."""
+
+    __slots__ = ("donated", "history", "index", "plan")
+
+    def __init__(
+        self, plan: Any, donated: tuple[int, ...], index: dict[int, int], history: Trace
+    ) -> None:
+        self.plan = plan
+        self.donated = donated
+        self.index = index
+        # Results that had a history say that it was freed.
+        self.history = history
+
+    def run(self, known: Recording, values: list[Any]) -> list[Any] | None:
+        """The results, or `None` where other inputs may be overwritten than the plan expects."""
+        leaves = known.bindings(values)
+        for t, _ in known.writes:
+            t._buffer = None
+        buffers = None
+        try:
+            if donatable(leaves) == self.donated:
+                buffers = self.plan.run(leaves)
+        finally:
+            if buffers is None:
+                _give_back(known, values, leaves)
+        if buffers is None:
+            return None
+        index = self.index
+        for t, state in known.writes:
+            t._buffer = buffers[index[state.pos]]
+            t._trace = None
+            t._version += 1
+        for leaf, state in known.grads:
+            leaf._grad = concrete(buffers[index[state.pos]], state.node)
+        return [
+            None if state is None else self._result(state, buffers[index[state.pos]])
+            for state in known.result
+        ]
+
+    def _result(self, state: State, buffer: Any) -> Any:
+        t = concrete(buffer, state.node, state.needs)
+        if state.needs == DERIVED:
+            t._trace, t._pos = self.history, state.pos
+        return t
+
+
+def _give_back(known: Recording, values: list[Any], leaves: list[Any]) -> None:
+    """The tensors that would have been written hold what they held."""
+    written = {id(t) for t, _ in known.writes}
+    for (tensor, argument, _, _, _), buffer in zip(known.leaves, leaves, strict=True):
+        t = values[argument] if argument >= 0 else tensor
+        if t is not None and id(t) in written:
+            t._buffer = buffer
 
 
 class Compiled:
@@ -101,6 +183,11 @@ class Compiled:
     def _replay(self, known: Recording, values: list[Any]) -> Any:
         for callback in known.callbacks:
             callback()
+        if known.direct is not None and active() is None:
+            found = known.direct.run(known, values)
+            if found is not None:
+                return rebuild(known.tree, found)
+            known.direct = None
         trace = recorder().trace
         leaves = trace.leaves
         for tensor, argument, source, value, state in known.leaves:
@@ -121,17 +208,16 @@ class Compiled:
                 trace.leaf_handles[state.pos] = t
             else:
                 t._needs = state.needs
+            trace.written.append((ref(t), t._pos))
             t._pos, t._node, t._trace, t._buffer = state.pos, state.node, trace, None
             t._version += 1
             _hold_again(trace, t)
         for leaf, state in known.grads:
             leaf._grad = hold(trace, state)
-        result = [
-            values[-1 - s] if isinstance(s, int) else s if s is None else hold(trace, s)
-            for s in known.result
-        ]
+        result = [None if state is None else hold(trace, state) for state in known.result]
         if known.submits:
             flush()
+            known.learn(trace)
         return rebuild(known.tree, result)
 
     # --- recording ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor import reduction as red
 from treadle.tensor.promote import as_dtype, floating, result_type
-from treadle.tensor.record import Lazy, record
+from treadle.tensor.record import Lazy, block, record
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -295,19 +295,26 @@ def digamma(input: Tensor) -> Tensor:
     return polygamma(0, input)
 
 
+def _softmax(x: Any, axis: int) -> Any:
+    e = ar.exp(ar.sub(x, red.amax(x.detach(), axis, True)))
+    return ar.div(e, red.sum(e, axis, True))
+
+
+def _log_softmax(x: Any, axis: int) -> Any:
+    shifted = ar.sub(x, red.amax(x.detach(), axis, True))
+    return ar.sub(shifted, ar.log(red.sum(ar.exp(shifted), axis, True)))
+
+
 def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """`exp(x) / sum(exp(x))` along `dim`, without overflow."""
     x = input if dtype is None else as_dtype(input, dtype)
-    shifted = ar.sub(x, red.amax(x.detach(), dim, True))
-    e = ar.exp(shifted)
-    return ar.div(e, red.sum(e, dim, True))
+    return block(_softmax, (x,), (dim,))
 
 
 def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """`x - log(sum(exp(x)))` along `dim`, without overflow."""
     x = input if dtype is None else as_dtype(input, dtype)
-    shifted = ar.sub(x, red.amax(x.detach(), dim, True))
-    return ar.sub(shifted, ar.log(red.sum(ar.exp(shifted), dim, True)))
+    return block(_log_softmax, (x,), (dim,))
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
@@ -318,6 +325,21 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     """
     gap = ar.sub(mv.unsqueeze(x1, -2), mv.unsqueeze(x2, -3))
     return red.norm(gap, p, -1)
+
+
+def dist(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm of the difference."""
+    return red.norm(ar.sub(input, other), p)
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """`input`, but at least `min`."""
+    return ar.clamp(input, min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """`input`, but at most `max`."""
+    return ar.clamp(input, None, max)
 
 
 def cross(input: Tensor, other: Tensor, dim: int = -1) -> Tensor:

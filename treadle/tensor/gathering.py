@@ -11,6 +11,8 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy import LazyModule
 from treadle.ops.gather import SCATTER_ADD, SCATTER_ALONG, TAKE, TAKE_ALONG
 from treadle.ops.order import LAST_WRITE
+from treadle.ops.scatter import SCATTER_REDUCE
+from treadle.ops.source import FULL
 from treadle.ops.view import ALIAS
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
@@ -156,6 +158,35 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     return ar.add(input, record(SCATTER_ALONG, (source, where), (axis, tuple(input._node.shape))))
 
 
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """A copy into which `src` is combined at `index` along `dim`.
+
+    Args:
+        reduce: `"sum"`, `"prod"`, `"mean"`, `"amax"` or `"amin"`.
+        include_self: whether what is there counts; places that nothing goes to keep it anyway.
+    """
+    axis, where, source = _prepared(input, dim, index, src)
+    attrs = (axis, tuple(input._node.shape))
+    if reduce in ("prod", "amax", "amin"):
+        return record(SCATTER_REDUCE, (input, where, source), (axis, reduce, include_self))
+    if reduce not in ("sum", "mean"):
+        raise ValueError(f"scatter_reduce: reduce is sum, prod, mean, amax or amin, not {reduce!r}")
+    ones = record(FULL, (), (tuple(where._node.shape), 1, input._node.dtype))
+    count = record(SCATTER_ALONG, (ones, where), attrs)
+    untouched = ar.eq(count, 0)
+    zero = as_dtype(0, input._node.dtype)
+    start = input if include_self else ar.where(untouched, input, zero)
+    total = ar.add(start, record(SCATTER_ALONG, (source, where), attrs))
+    if reduce == "sum":
+        return total
+    parts = ar.add(count, 1) if include_self else ar.clamp(count, min=1)
+    if input._node.dtype.kind != "f":
+        return ar.floor_divide(total, parts)
+    return ar.div(total, parts)
+
+
 def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
@@ -235,7 +266,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     Args:
         as_tuple: give one vector for each axis instead.
     """
-    places = np.nonzero(input.detach().numpy())
+    array = input.detach().numpy()
+    places = np.nonzero(array.reshape(-1) if not array.ndim else array)
     if as_tuple:
         return tuple(from_numpy(np.ascontiguousarray(p)) for p in places)
     rank = len(input._node.shape)
@@ -243,6 +275,14 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 argwhere = nonzero
+
+
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """`input` where the condition holds, else `other`, broadcast; of a condition alone the
+    positions where it holds, one vector for each axis."""
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    return ar.where(condition, input, other)
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

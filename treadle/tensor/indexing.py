@@ -10,6 +10,7 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.ops import view as views
 from treadle.ops.gather import TAKE
+from treadle.ops.pointwise import CHECK
 from treadle.tensor import arithmetic as ar
 from treadle.tensor.creation import arange, from_numpy, tensor, zeros
 from treadle.tensor.gathering import place
@@ -155,6 +156,16 @@ def _select(x: Any, basic: Basic) -> Any:
     return out
 
 
+def _bounded(index: Any, extent: int) -> Any:
+    """An index made non-negative; a run fails where it is out of its own axis, before it could
+    land in another."""
+    wrapped = ar.where(ar.lt(index, 0), ar.add(index, extent), index)
+    inside = ar.logical_and(ar.ge(wrapped, 0), ar.lt(wrapped, extent))
+    return record(
+        CHECK, (wrapped, inside), (f"index out of range for a dimension of size {extent}",)
+    )
+
+
 def _linear(x: Any, advanced: tuple[tuple[int, Any], ...]) -> tuple[Any, Any, list[int], int]:
     """The indexed axes brought to the front as one, the index into it, and how to go back."""
     shape = tuple(x._node.shape)
@@ -164,12 +175,8 @@ def _linear(x: Any, advanced: tuple[tuple[int, Any], ...]) -> tuple[Any, Any, li
     extent = 1
     for axis, index in advanced:
         n = shape[axis]
-        wrapped = ar.where(ar.lt(index, 0), ar.add(index, n), index)
-        if len(advanced) > 1:
-            inside = ar.logical_and(ar.ge(wrapped, 0), ar.lt(wrapped, n))
-            # An index out of its own axis must not land in another: send it out of all of them.
-            wrapped = ar.where(inside, wrapped, 2**40)
-        flat = wrapped if flat is None else ar.add(ar.mul(flat, n), wrapped)
+        here = index if len(advanced) == 1 else _bounded(index, n)
+        flat = here if flat is None else ar.add(ar.mul(flat, n), here)
         extent *= n
     together = axes == list(range(axes[0], axes[0] + len(axes)))
     place = axes[0] if together else 0

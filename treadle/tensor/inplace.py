@@ -9,16 +9,27 @@ from weakref import ref
 
 from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, GradientError, ShapeError
-from treadle.graph.capture import LEAF
+from treadle.graph.capture import DERIVED, LEAF
 from treadle.ops import view as ops
+from treadle.ops.pointwise import BITCAST
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import Op
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import creation, elementary, gathering, indexing, random, statistics
 from treadle.tensor.arrange import diagonal
+from treadle.tensor.function import Function
+from treadle.tensor.grad_mode import enable_grad
 from treadle.tensor.movement import expand
 from treadle.tensor.promote import as_dtype
-from treadle.tensor.record import Lazy, position, rebind, record, recorder, refresh
+from treadle.tensor.record import (
+    DETACHED,
+    Lazy,
+    position,
+    rebind,
+    record,
+    recorder,
+    refresh,
+)
 
 
 def hold_again(t: Any) -> None:
@@ -34,8 +45,9 @@ def write(t: Any, value: Any) -> Any:
         GradientError: the tensor is a leaf that requires grad, and gradients are recorded.
         ShapeError, DTypeError: the value does not fit.
     """
-    base = t._base if t._base is not None else t
-    if recorder().grad and (t._needs == LEAF or base._needs == LEAF):
+    base = t if t._base is None else t._base
+    quiet = not recorder().grad or (base is not t and any(s is DETACHED for s in t._steps))
+    if not quiet and (t._needs == LEAF or base._needs == LEAF):
         raise GradientError(
             "a leaf Variable that requires grad is being used in an in-place operation; hint: "
             "do it under treadle.no_grad()"
@@ -46,14 +58,29 @@ def write(t: Any, value: Any) -> Any:
             f"{list(value._node.shape)}"
         )
     fitted = _in_dtype(t, value)
-    if t._base is None:
-        rebind(t, fitted)
-        return t
-    position(recorder().trace, t)
-    rebind(base, _through_views(base, t._steps, fitted))
-    refresh(t)
-    t._version += 1
+    if base is not t:
+        position(recorder().trace, t)
+        fitted = _through_views(base, t._steps, fitted)
+    if quiet and base._needs == DERIVED:
+        with enable_grad():
+            fitted = _Unseen.apply(base, fitted.detach())
+    rebind(base, fitted)
+    if base is not t:
+        refresh(t)
+        t._version += 1
     return t
+
+
+class _Unseen(Function):
+    """A write that autograd is not told of: the value is new, its history that of the old one."""
+
+    @staticmethod
+    def forward(ctx: Any, old: Any, new: Any) -> Any:
+        return new
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
 
 
 def _in_dtype(t: Any, value: Any) -> Any:
@@ -85,6 +112,8 @@ def _undo(op: Op, attrs: tuple[Any, ...], whole: Any, part: Any) -> Any:
         return record(ops.RESHAPE, (part,), (shape,))
     if op is ops.PERMUTE:
         return record(ops.PERMUTE, (part,), (ops.inverse(attrs[0]),))
+    if op is BITCAST:
+        return record(BITCAST, (part,), (whole._node.dtype,))
     if op is ops.FLIP:
         return record(ops.FLIP, (part,), attrs)
     if op is ops.SLICE:
@@ -236,8 +265,10 @@ _IN_PLACE: Final = {
     "trunc neg abs sign square relu eq ne lt le gt ge logical_and logical_or logical_xor "
     "logical_not bitwise_and bitwise_or bitwise_xor bitwise_not",
     elementary: "sinh cosh asin acos atan asinh acosh atanh erfc erfinv lgamma digamma frac hypot "
-    "copysign xlogy clip absolute negative divide multiply subtract fix sgn",
-    gathering: "scatter scatter_add index_add index_copy index_fill masked_fill masked_scatter",
+    "copysign xlogy clip clamp_min clamp_max absolute negative divide true_divide multiply "
+    "subtract fix sgn greater greater_equal less less_equal not_equal",
+    gathering: "scatter scatter_add scatter_reduce index_add index_copy index_fill "
+    "masked_fill masked_scatter",
     statistics: "cumsum cumprod nan_to_num",
     creation: "tril triu",
 }

@@ -95,6 +95,43 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """`beta * input + alpha * mat1 @ mat2`."""
-    product: Any = matmul(mat1, mat2)
+    return _combined(input, matmul(mat1, mat2), beta, alpha)
+
+
+def _combined(input: Any, product: Any, beta: float, alpha: float) -> Any:
     product = product if alpha == 1 else product * alpha
     return (input if beta == 1 else input * beta) + product
+
+
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """`beta * input + alpha * mat @ vec`."""
+    return addmm(input, mat, vec, beta=beta, alpha=alpha)
+
+
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """`beta * input + alpha * outer(vec1, vec2)`."""
+    product: Any = outer(vec1, vec2)
+    return _combined(input, product, beta, alpha)
+
+
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """`beta * input + alpha * bmm(batch1, batch2)`."""
+    return _combined(input, bmm(batch1, batch2), beta, alpha)
+
+
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """`beta * input + alpha *` the sum of `bmm(batch1, batch2)` over the batch."""
+    product: Any = bmm(batch1, batch2)
+    return _combined(input, product.sum(0), beta, alpha)
+
+
+ger = outer
+
+
+def vdot(input: Tensor, other: Tensor) -> Tensor:
+    """The inner product of two vectors."""
+    return dot(input, other)

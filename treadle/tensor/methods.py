@@ -21,9 +21,10 @@ from treadle.tensor import (
     reduction,
     statistics,
 )
+from treadle.tensor.keywords import accepting
 
 _METHODS: Final[dict[ModuleType, str]] = {
-    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
+    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp "
     "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
     "bitwise_left_shift bitwise_right_shift logical_and logical_or logical_xor logical_not isclose "
     "exp exp2 expm1 log log2 log1p log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor "
@@ -31,20 +32,21 @@ _METHODS: Final[dict[ModuleType, str]] = {
     elementary: "sinh cosh asin acos atan asinh acosh atanh hypot logaddexp logaddexp2 xlogy "
     "copysign heaviside float_power ldexp fmax fmin frac signbit isposinf isneginf isreal deg2rad "
     "rad2deg sinc logit positive erfc erfinv lgamma digamma softmax log_softmax cross "
+    "dist clamp_min clamp_max "
     f"{elementary.OTHER_NAMES}",
     movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
     "expand_as broadcast_to repeat flip narrow split chunk unbind",
     arrange: "ravel select swapaxes swapdims moveaxis fliplr flipud roll tile rot90 unfold "
-    "diagonal diag diag_embed trace tensor_split hsplit vsplit dsplit",
+    "diagonal diag diag_embed diagflat trace tensor_split hsplit vsplit dsplit",
     reduction: "sum mean var std prod amax amin any all argmax argmin max min logsumexp norm "
     "count_nonzero equal allclose",
     statistics: "cumsum cumprod logcumsumexp cummax cummin diff median nanmedian quantile "
     "nanquantile nan_to_num nansum nanmean aminmax cov corrcoef",
     ordering: "sort argsort msort topk kthvalue mode unique unique_consecutive bincount histc",
-    gathering: "gather take_along_dim take index_select scatter scatter_add index_add index_copy "
-    "index_fill index_put masked_fill masked_select masked_scatter nonzero argwhere "
-    "repeat_interleave",
-    linear_algebra: "matmul mm bmm mv dot outer addmm",
+    gathering: "gather take_along_dim take index_select scatter scatter_add scatter_reduce "
+    "index_add index_copy index_fill index_put masked_fill masked_select masked_scatter nonzero "
+    "argwhere repeat_interleave",
+    linear_algebra: "matmul mm bmm mv dot outer addmm addmv addr baddbmm addbmm ger vdot",
     contraction: "kron inner",
     linalg: "inv det slogdet logdet pinv cholesky qr svd matrix_power",
     creation: "tril triu",
@@ -56,7 +58,7 @@ def attach(cls: type) -> None:
     """Gives a class its methods."""
     for module, names in _METHODS.items():
         for name in names.split():
-            setattr(cls, name, getattr(module, name))
+            setattr(cls, name, accepting(name, getattr(module, name)))
     cls.inverse = linalg.inv  # type: ignore[attr-defined]
     for name, method in inplace.methods().items():
         setattr(cls, name, method)

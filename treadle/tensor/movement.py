@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 def sizes(values: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape given as separate numbers or as one sequence."""
-    if all(type(v) is int for v in values):
-        return values
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
-    return tuple(v if type(v) is int else int(v) for v in values)
+    for v in values:
+        if type(v) is not int:
+            return tuple([int(v) for v in values])
+    return values
 
 
 def resolve(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
@@ -42,8 +43,9 @@ def resolve(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in row-major order under another shape; one extent may be -1."""
-    source = input._node.shape
-    target = resolve(sizes(shape), sh.count(source))
+    target = sizes(shape)
+    if -1 in target:
+        target = resolve(target, sh.count(input._node.shape))
     return view(ops.RESHAPE, input, (target,))
 
 
@@ -166,7 +168,7 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """The order along the named axes reversed."""
     rank = len(input._node.shape)
-    axes = tuple(sorted(sh.axis(d, rank) for d in sizes(dims)))
+    axes = sh.axes(sizes(dims), rank)
     return record(ops.FLIP, (input,), (axes,))
 
 
@@ -242,6 +244,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"{list(shapes[0])} and {list(other)}"
             )
     dtype = common_dtype(parts)
+    parts = [x for x in parts if x._node.shape[axis]] or parts[:1]
     return record(JOIN, tuple(as_dtype(x, dtype) for x in parts), (axis,))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from treadle.graph.capture import State
 from treadle.ir.node import Node
 
 _NAMES: Final = {
@@ -15,11 +16,52 @@ _NAMES: Final = {
 _VECTOR, _MATRIX, _BATCH = 1, 2, 3
 
 
-def gradient_name(node: Node | None) -> str:
-    """The name of a backward operation, such as `MulBackward0`, from the last node of the forward
-    one; a composite is told by its last few nodes."""
-    if node is None:
-        return "AccumulateGrad"
+# The bodies of composites by name.
+_COMPOSITES: Final = {
+    "_absolute": "MeanBackward0", "_avg_pool": "AvgPool2DBackward0",
+    "_batch_body": "NativeBatchNormBackward0", "_binary": "BinaryCrossEntropyBackward0",
+    "_binary_logits": "BinaryCrossEntropyWithLogitsBackward0", "_conv": "ConvolutionBackward0",
+    "_cross_entropy": "NllLossBackward0", "_deviation": "StdBackward0", "_drop": "MulBackward0",
+    "_elu": "EluBackward0", "_embedding": "EmbeddingBackward0",
+    "_euclidean": "LinalgVectorNormBackward0", "_gelu": "GeluBackward0",
+    "_gelu_tanh": "GeluBackward0", "_glu": "GluBackward0",
+    "_group_body": "NativeGroupNormBackward0", "_hardtanh": "HardtanhBackward0",
+    "_huber": "HuberLossBackward0", "_layer_body": "NativeLayerNormBackward0",
+    "_leaky": "LeakyReluBackward0", "_log_softmax": "LogSoftmaxBackward0",
+    "_logsigmoid": "LogSigmoidBackward0", "_logsumexp": "LogsumexpBackward0",
+    "_max_pool": "MaxPool2DWithIndicesBackward0", "_mish": "MishBackward0",
+    "_nll": "NllLossBackward0", "_pad": "ConstantPadNdBackward0",
+    "_silu": "SiluBackward0", "_smooth": "SmoothL1LossBackward0", "_softmax": "SoftmaxBackward0",
+    "_softplus": "SoftplusBackward0", "_squared": "MseLossBackward0",
+    "_transposed": "ConvolutionBackward0", "_variance": "VarBackward0",
+    "adaptive_avg": "AdaptiveAvgPool2DBackward0",
+}  # fmt: skip
+
+
+class GradientFunction:
+    """Names the operation that computed a tensor."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def name(self) -> str:
+        """The name as PyTorch writes it: `MulBackward0`."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+def gradient_name(state: State) -> str:
+    """The name of a backward operation, such as `MulBackward0`: by the composite that made the
+    value, else by the last nodes of it."""
+    node = state.node
+    assert node is not None
+    maker = getattr(state.maker, "__name__", "")
+    if maker in _COMPOSITES:
+        return _COMPOSITES[maker]
+    if maker == "_linear" and len(node.shape) != _MATRIX:
+        return "ViewBackward0"
     name = node.op.name
     if name == "reshape":
         return _reshape(node)

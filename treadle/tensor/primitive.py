@@ -6,7 +6,6 @@ they belong into the body of a `block`. Reductions keep the reduced axes as exte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from treadle.base import dtype as dt
@@ -16,7 +15,7 @@ from treadle.graph.capture import CONSTANT
 from treadle.ops import contract, gather, pointwise, reduce, source, view
 from treadle.ops.table import input_node
 from treadle.runtime.buffer import empty
-from treadle.tensor.record import concrete, position, record, record1, recorder
+from treadle.tensor.record import concrete, record, record1
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -230,34 +229,3 @@ def scattered(x: Any, index: Any, axis: int, extent: int) -> Any:
 def joined(parts: tuple[Any, ...], axis: int) -> Any:
     """The parts one after another along an axis."""
     return parts[0] if len(parts) == 1 else record(gather.JOIN, parts, (axis,))
-
-
-# --- gradients ---------------------------------------------------------------------------------
-
-
-class _Boundary:
-    """Identity of several values at once, whose gradients pass through a Python function."""
-
-    def __init__(self, inputs: list[int], outputs: list[int], function: Any) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self.function = function
-
-    def backward(self, gradients: list[Any]) -> list[Any]:
-        """The gradients of the inputs."""
-        out: list[Any] = self.function(gradients)
-        return out
-
-
-def boundary(tensors: Sequence[Any], function: Callable[[list[Any]], list[Any]]) -> list[Any]:
-    """The same values; a backward pass gives their gradients to a function, all at once, and goes
-    on with what it returns."""
-    trace = recorder().trace
-    inputs = [position(trace, x) for x in tensors]
-    out = [record1(view.ALIAS, x) for x in tensors]
-    places = [x._pos for x in out]
-    # A walk goes from last to first: at the first of them the gradients of all are known.
-    for place in places[1:]:
-        trace.functions[place] = None
-    trace.functions[places[0]] = _Boundary(inputs, places, function)
-    return out

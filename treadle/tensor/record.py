@@ -344,6 +344,7 @@ def _first_block(
     attrs: tuple[Any, ...],
 ) -> Any:
     trace = recorder.trace
+    start = trace.state
     known = len(trace.leaves)
     tensors = body(*inputs, *attrs)
     if recorder.trace is not trace:
@@ -357,6 +358,11 @@ def _first_block(
         else:
             result = states[position(trace, tensors)]
         table[key] = Shortcut(trace.state, result, scalars)
+        # A loss or layer that a body makes of another one is named after that.
+        maker = attrs[0] if attrs and callable(attrs[0]) else body
+        for state in result if isinstance(result, tuple) else (result,):
+            if state.pos > start.pos:
+                state.maker = maker
     return tensors
 
 
@@ -415,6 +421,7 @@ def rebind(t: Any, value: Any) -> None:
     trace = _LOCAL.recorder.trace
     pos = position(trace, value)
     node = value._node
+    trace.written.append((ref(t), t._pos if t._trace is trace else t._buffer))
     if t._needs == LEAF:
         # It stays a leaf: gradients of what is computed from it later are collected at it.
         start = trace.state
@@ -463,8 +470,8 @@ def update(
     found = table.get(key)
     if found is None:
         scalars = [
-            scalar(value, dtype, source)
-            for value, source in zip(numbers, sources or [None] * len(numbers), strict=True)
+            scalar(value, dtype, None if sources is None else sources[i])
+            for i, value in enumerate(numbers)
         ]
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
@@ -479,26 +486,37 @@ def update(
         trace.sources.update(enumerate(sources, len(trace.leaves)))
     trace.leaves.extend(numbers)
     trace.leaves.extend(found.scalars)
-    handles = trace.handles
+    handles, written = trace.handles, trace.written
     for t, state in zip(targets, found.result, strict=True):
         if t._needs == LEAF:
             trace.leaf_handles[state.pos] = t
         else:
             t._needs = state.needs
+        handle = ref(t)
+        handles.append(handle)
+        written.append((handle, t._pos))
         t._trace = trace
         t._pos = state.pos
         t._node = state.node
         t._buffer = None
         t._version += 1
-        handles.append(ref(t))
+
+
+DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())
+"""The step from a tensor to what `detach()` gives: the same elements without history."""
 
 
 def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
     value = base
-    for op, attrs in t._steps:
-        value = record(op, (value,), attrs)
+    for step in t._steps:
+        op, attrs = step
+        value = (
+            record(ALIAS, (value,), (), CONSTANT)
+            if step is DETACHED
+            else record(op, (value,), attrs)
+        )
     t._trace, t._pos, t._node = value._trace, value._pos, value._node
     t._needs, t._buffer = value._needs, value._buffer
     t._seen = base._version

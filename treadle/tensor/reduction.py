@@ -110,7 +110,12 @@ def std(
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The standard deviation: the square root of `var`; where that is 0 its gradient is 0."""
-    return root(var(input, dim, unbiased, keepdim, correction=correction))
+    key, by = _spread(dim, unbiased, correction)
+    return block(_deviation, (input,), (key, by, keepdim))
+
+
+def _deviation(x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
+    return _root(_variance(x, dim, correction, keepdim))
 
 
 def var_mean(
@@ -248,10 +253,15 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     return block(_logsumexp, (input,), (dim if isinstance(dim, int) else tuple(dim), keepdim))
 
 
+def _euclidean(x: Any, dim: Any, keepdim: bool) -> Any:
+    return _root(_reduced(ops.SUM, ar.mul(x, x), dim, keepdim))
+
+
 def norm(input: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The p-norm, `sum(|x|^p)^(1/p)`, along `dim` or of all; `p` may be inf, -inf, 0 or "fro"."""
     if p == "fro" or p == 2:
-        return root(_reduced(ops.SUM, ar.mul(input, input), dim, keepdim))
+        key = tuple(dim) if isinstance(dim, list) else dim
+        return block(_euclidean, (input,), (key, keepdim))
     if not isinstance(p, (int, float)):
         raise ValueError(f"norm: p is a number or 'fro', got {p!r}")
     size = ar.abs(input)

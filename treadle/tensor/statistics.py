@@ -95,6 +95,19 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int =
     return red.sum(ar.mul(ar.mul(pairs, width), 0.5), dim)
 
 
+trapz = trapezoid
+
+
+def cumulative_trapezoid(
+    y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1
+) -> Tensor:
+    """The running integral by trapezoids along `dim`, at the points `x` or `dx` apart."""
+    n = y._node.shape[sh.axis(dim, len(y._node.shape))]
+    pairs = ar.add(mv.narrow(y, dim, 1, n - 1), mv.narrow(y, dim, 0, n - 1))
+    width: Any = dx if x is None else diff(x, 1, dim if len(x._node.shape) > 1 else -1)
+    return cumsum(ar.mul(ar.mul(pairs, width), 0.5), dim)
+
+
 # --- medians and quantiles ---------------------------------------------------------------------
 
 

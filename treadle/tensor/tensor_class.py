@@ -13,6 +13,7 @@ from treadle.base.errors import GradientError
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import count, strides
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF
+from treadle.ops.pointwise import BITCAST
 from treadle.ops.view import ALIAS
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
@@ -20,9 +21,10 @@ from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.methods import attach
-from treadle.tensor.naming import gradient_name
+from treadle.tensor.naming import GradientFunction, gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
+    DETACHED,
     Lazy,
     concrete,
     position,
@@ -48,10 +50,12 @@ class Tensor(Lazy):
     __slots__ = ()
     __array_priority__ = 1000
 
-    def __new__(cls, data: Any = ()) -> Tensor:
-        """A tensor of the data in the default dtype, as `treadle.tensor(data).float()`."""
-        out = creation.tensor(data)
-        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)
+    def __new__(cls, *data: Any) -> Tensor:
+        """A tensor of the data as float32, or zeros of a shape given as numbers."""
+        if not data or type(data[0]) is int:
+            return creation.zeros(data or (0,), dtype=dt.float32)
+        out = creation.tensor(*data)
+        return as_dtype(out, out.dtype if isinstance(data[0], Lazy) else dt.float32)
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -90,6 +94,7 @@ class Tensor(Lazy):
         return count(self._node.shape)
 
     nelement = numel
+    ndimension = dim
 
     def element_size(self) -> int:
         """Bytes an element."""
@@ -117,6 +122,12 @@ class Tensor(Lazy):
     def contiguous(self) -> Tensor:
         """The tensor itself."""
         return self
+
+    is_cuda = is_sparse = is_quantized = False
+
+    def is_complex(self) -> bool:
+        """False: treadle has no complex numbers."""
+        return False
 
     def is_floating_point(self) -> bool:
         """Whether the elements are floating-point numbers."""
@@ -291,8 +302,9 @@ class Tensor(Lazy):
             return None
         trace, pos = autograd.origin(self)
         call = trace.functions.get(pos)
-        node = trace.state.path()[pos].node
-        return GradientFunction(call.name if call is not None else gradient_name(node))
+        return GradientFunction(
+            call.name if call is not None else gradient_name(trace.state.path()[pos])
+        )
 
     def backward(
         self,
@@ -318,7 +330,9 @@ class Tensor(Lazy):
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
         with no_grad():
-            return view(ALIAS, self, ())
+            out = view(ALIAS, self, ())
+        out._steps = (*out._steps[:-1], DETACHED)
+        return out
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""
@@ -443,6 +457,14 @@ class Tensor(Lazy):
         """As bool: whether an element is not zero."""
         return self.to(dt.bool_)
 
+    def short(self) -> Tensor:
+        """As int16."""
+        return self.to(dt.int16)
+
+    def char(self) -> Tensor:
+        """As int8."""
+        return self.to(dt.int8)
+
     def byte(self) -> Tensor:
         """As uint8."""
         return self.to(dt.uint8)
@@ -467,7 +489,8 @@ class Tensor(Lazy):
     __rmod__ = ar.reflected(ar.remainder)
     __pow__ = ar.operator(ar.pow)
     __rpow__ = ar.reflected(ar.pow)
-    __matmul__ = linear_algebra.matmul
+    __matmul__ = ar.operator(linear_algebra.matmul)
+    __rmatmul__ = ar.reflected(linear_algebra.matmul)
     __and__ = ar.operator(ar.bitwise_and)
     __rand__ = ar.reflected(ar.bitwise_and)
     __or__ = ar.operator(ar.bitwise_or)
@@ -523,7 +546,13 @@ class Tensor(Lazy):
     def view(self, *shape: Any) -> Tensor:
         """The elements in row-major order under another shape, or `view(dtype)`: the bits as
         another dtype of the same size."""
+        if len(shape) == 1 and isinstance(shape[0], DType):
+            return view(BITCAST, self, shape)
         return movement.reshape(self, *shape)
+
+    def where(self, condition: Tensor, y: Any) -> Tensor:
+        """This where the condition holds, else `y`, broadcast."""
+        return ar.where(condition, self, y)
 
     def view_as(self, other: Tensor) -> Tensor:
         """In the shape of another tensor."""
@@ -555,20 +584,6 @@ def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:
     key = object()
     table[key] = hook
     return RemovableHandle(lambda: table.pop(key, None))
-
-
-class GradientFunction:
-    """Names the operation that computed a tensor."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def name(self) -> str:
-        """The name as PyTorch writes it: `MulBackward0`."""
-        return self._name
-
-    def __repr__(self) -> str:
-        return f"<{self._name}>"
 
 
 def _rebuild(array: Any, requires_grad: bool) -> Tensor:

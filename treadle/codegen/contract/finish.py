@@ -67,6 +67,17 @@ def render_finish(
     return made
 
 
+def _splat(f: Flow, raw: Any, one: Any, lanes: int) -> Any:
+    """One element in every lane."""
+    if lanes == 1:
+        return raw
+    i32 = ir.IntType(32)
+    wide = ir.Constant(ir.VectorType(one, lanes), ir.Undefined)
+    first = f.builder.insert_element(wide, raw, ir.Constant(i32, 0))
+    zeros = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+    return f.builder.shuffle_vector(first, wide, zeros)
+
+
 class _Finish:
     """Emits the outputs of one row."""
 
@@ -130,6 +141,9 @@ class _Finish:
     def _load(self, place: _End, pointer: Any, column: Value, lanes: int) -> Any:
         f, dtype = self.f, self.layout.dtypes[place.operand]
         one = memory_type(dtype)
+        if self.layout.units[place.operand] == "0":
+            raw = f.builder.load(pointer, typ=one, align=dtype.itemsize)
+            return from_memory(f, _splat(f, raw, one, lanes), dtype).raw
         if lanes == 1 or self._adjacent(place):
             at = self._at(place, pointer, column)
             raw = f.builder.load(at, typ=memory_type(dtype, lanes), align=dtype.itemsize)

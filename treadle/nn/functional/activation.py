@@ -42,9 +42,7 @@ def relu6(input: Any, inplace: bool = False) -> Any:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def hardtanh(
-    input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Any:
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """The input limited to `[min_val, max_val]`; the gradient at the limits is 0."""
     return _finish(input, block(_hardtanh, (input,), (min_val, max_val)), inplace)
 
@@ -103,7 +101,7 @@ def rrelu(
     training: bool = False,
     inplace: bool = False,
 ) -> Any:
-    """Leaky ReLU with a slope drawn from `[lower, upper)` per element, or its mean in evaluation."""
+    """Leaky ReLU with a slope drawn from `[lower, upper)`, or the mean of both in evaluation."""
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     return _finish(input, block(_rrelu, (input, next_key()), (lower, upper)), inplace)

@@ -169,9 +169,7 @@ def cross_entropy(
         return block(_soft_cross_entropy, inputs, (label_smoothing, reduction))
     if reduction not in ("mean", "sum", "none") or not 0.0 <= label_smoothing <= 1.0:
         require_reduction(reduction)
-        raise RuntimeError(
-            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
-        )
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     attrs = ("cross_entropy", ignore_index, label_smoothing, reduction)
     return block(_cross_entropy, inputs, attrs)
 

@@ -169,24 +169,18 @@ def conv_transpose1d(input: Any, weight: Any, bias: Any = None, stride: Any = 1,
         stride, padding, dilation, groups: those of the convolution it is the adjoint of.
         output_padding: elements added at the end, to tell which of several lengths is meant.
     """
-    return _convolve_back(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _convolve_back(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose2d(input: Any, weight: Any, bias: Any = None, stride: Any = 1,
                      padding: Any = 0, output_padding: Any = 0, groups: int = 1,
                      dilation: Any = 1) -> Any:  # fmt: skip
     """The adjoint of `conv2d` by its input; the arguments are those of `conv_transpose1d`."""
-    return _convolve_back(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _convolve_back(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose3d(input: Any, weight: Any, bias: Any = None, stride: Any = 1,
                      padding: Any = 0, output_padding: Any = 0, groups: int = 1,
                      dilation: Any = 1) -> Any:  # fmt: skip
     """The adjoint of `conv3d` by its input; the arguments are those of `conv_transpose1d`."""
-    return _convolve_back(
-        3, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _convolve_back(3, input, weight, bias, stride, padding, output_padding, groups, dilation)

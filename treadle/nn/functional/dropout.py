@@ -77,9 +77,7 @@ def _alpha(x: Any, key: Any, p: float, shared: tuple[int, ...]) -> Any:
     return pr.select(keep, x, dropped) * scale - scale * p * _SELU_LIMIT
 
 
-def alpha_dropout(
-    input: Any, p: float = 0.5, training: bool = False, inplace: bool = False
-) -> Any:
+def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
     """Dropout that keeps mean and variance of what comes out of `selu`."""
     _require_probability(p)
     if not training or p == 0.0:
@@ -98,5 +96,3 @@ def feature_alpha_dropout(
     shared = tuple(range(2, len(shape_of(input))))
     out = input * 0.0 if p == 1.0 else block(_alpha, (input, next_key()), (p, shared))
     return write(input, out) if inplace else out
-
-

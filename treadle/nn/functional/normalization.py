@@ -92,7 +92,8 @@ def batch_norm_tracked(
         )
     if mean is not None and shape_of(mean) != (shape[1],):
         raise ShapeError(
-            f"batch_norm: running_mean should contain {shape[1]} elements not {count(shape_of(mean))}"
+            f"batch_norm: running_mean should contain {shape[1]} elements, not "
+            f"{count(shape_of(mean))}"
         )
     tensors, flags = _given(mean, variance, tracked if training else None, weight, bias)
     out = block(_batch_body, (x, *tensors), (flags, training, momentum, eps))
@@ -225,9 +226,7 @@ def instance_norm(
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     running, has_running = _given(running_mean, running_var)
     tensors, flags = _given(weight, bias)
-    out = block(
-        _instance_body, (input, *running, *tensors), (has_running, flags, momentum, eps)
-    )
+    out = block(_instance_body, (input, *running, *tensors), (has_running, flags, momentum, eps))
     if type(out) is not tuple:
         return out
     rebind(running_mean, out[1])
@@ -269,5 +268,3 @@ def _response_body(x: Any, size: int, alpha: float, beta: float, k: float) -> An
     wide_, inner = pr.windows(pr.padded(x * x, pads), (1,), (size,), (1,), (1,))
     mean = pr.shaped(pr.total(wide_, inner), shape_of(x)) / float(size)
     return x / (mean * alpha + k) ** beta
-
-

@@ -153,7 +153,7 @@ def _avg_pool(x: Any, window: Any, steps: Any, pads: Any, ceil: bool, with_pad: 
     if divisor is not None:
         return out / float(divisor)
     whole = math.prod(window)
-    if plan.padding == plan.inner and with_pad or not any(a or b for a, b in plan.padding):
+    if (plan.padding == plan.inner and with_pad) or not any(a or b for a, b in plan.padding):
         return out * pr.constant(1 / whole, x._node.dtype)
     # The windows at the edges hold fewer elements: count what each of them covers.
     shape = (*(1,) * (len(shape_of(x)) - len(window)), *shape_of(x)[-len(window) :])
@@ -283,9 +283,7 @@ def _adaptive_max(x: Any, sizes: tuple[int, ...], places: bool) -> Any:
             at = at * space[j] + pr.counter(space, j)
         for j, (n, m) in enumerate(zip(space, sizes, strict=True)):
             at = pr.taken(at, _window_index(n, m), 2 * j)
-        chosen = _offsets(shape_of(out), tuple(inner)) == pr.first_position(
-            out, best, tuple(inner)
-        )
+        chosen = _offsets(shape_of(out), tuple(inner)) == pr.first_position(out, best, tuple(inner))
         index = pr.total(pr.select(chosen, at, pr.constant(0, dt.int64)), tuple(inner))
     return pr.shaped(best, kept), pr.shaped(index, kept)
 

@@ -29,9 +29,10 @@ def default_collate(batch: Sequence[Any]) -> Any:
         RuntimeError: samples differ in shape, or in how many members they have.
 
     Example:
+        >>> import treadle
         >>> images, labels = default_collate([(treadle.zeros(3), 1), (treadle.ones(3), 2)])
         >>> images.shape
-        (2, 3)
+        treadle.Size([2, 3])
     """
     first = batch[0]
     if isinstance(first, Tensor):

@@ -67,6 +67,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         ValueError: no tensors, or their lengths differ.
 
     Example:
+        >>> import treadle
         >>> data = TensorDataset(treadle.zeros(100, 3), treadle.arange(100))
         >>> image, label = data[7]
     """

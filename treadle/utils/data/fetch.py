@@ -19,6 +19,10 @@ else:
     np = LazyModule("numpy")
 
 
+class Exhausted(Exception):
+    """An iterable data set is at its end. Not `StopIteration`, which a user's code may raise."""
+
+
 @dataclass(slots=True)
 class Task:
     """One batch to fetch: its number in the epoch and its indices.
@@ -114,19 +118,19 @@ class IterableFetcher:
         self._samples: Iterator[Any] = iter(dataset)
 
     def load(self, task: Task, seed: int) -> Any:
-        """The next batch; raises `StopIteration` at the end."""
+        """The next batch; raises `Exhausted` at the end."""
         wanted = task.indices
         with Draws(seed, task.number, wanted or 1) as numbers:
-            if wanted is None:
-                return (self.collate_fn or default_convert)(next(self._samples))
             samples: list[Any] = []
-            for row in range(wanted):
+            for row in range(wanted or 1):
                 numbers.begin(row)
                 samples.extend(itertools.islice(self._samples, 1))
                 if len(samples) == row:
                     break
-            if not samples or (self.drop_last and len(samples) < wanted):
-                raise StopIteration
+            if not samples or (wanted and self.drop_last and len(samples) < wanted):
+                raise Exhausted
+            if wanted is None:
+                return (self.collate_fn or default_convert)(samples[0])
             return (self.collate_fn or default_collate)(samples)
 
     def fetch(self, task: Task, seed: int) -> Fetched:

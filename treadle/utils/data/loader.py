@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from treadle.tensor.random import Generator, host_generator
 from treadle.utils.data.collate import default_collate, default_convert
 from treadle.utils.data.dataset import Dataset, IterableDataset
-from treadle.utils.data.fetch import IterableFetcher, MapFetcher, Task
+from treadle.utils.data.fetch import Exhausted, IterableFetcher, MapFetcher, Task
 from treadle.utils.data.pool import Pool, start_method
 from treadle.utils.data.protocol import speaks
 from treadle.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
@@ -52,6 +52,8 @@ class DataLoader(Generic[T]):
         ValueError: options that exclude one another, or a value out of its range.
 
     Example:
+        >>> import treadle
+        >>> from treadle.utils.data import TensorDataset
         >>> data = TensorDataset(treadle.zeros(10, 3), treadle.arange(10))
         >>> [len(labels) for _, labels in DataLoader(data, batch_size=4)]
         [4, 4, 2]
@@ -190,7 +192,7 @@ class DataLoader(Generic[T]):
         for task in self._tasks():
             try:
                 batch = fetcher.load(task, seed)
-            except StopIteration:
+            except Exhausted:
                 return
             yield batch
 

@@ -18,7 +18,7 @@ from treadle.base.errors import DataError
 from treadle.base.lazy import LazyModule
 from treadle.runtime.pool import set_num_threads
 from treadle.tensor.random import manual_seed
-from treadle.utils.data.fetch import Fetched, IterableFetcher, MapFetcher, Task
+from treadle.utils.data.fetch import Exhausted, Fetched, IterableFetcher, MapFetcher, Task
 from treadle.utils.data.transport import FITS_A_PIPE, Parcel, attach, pack
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class _Worker:
             self._seed_all(self.seed + task.number)
         try:
             return self.fetcher.fetch(task, self.seed)
-        except StopIteration:
+        except Exhausted:
             return End()
         except Exception as error:
             return _failure(error)

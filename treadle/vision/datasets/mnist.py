@@ -38,8 +38,9 @@ class MNIST(VisionDataset):
         DataError: files are missing, truncated or damaged; says which, and what was tried.
 
     Example:
-        >>> digits = MNIST("./data", train=True, download=True, transform=ToTensor())
-        >>> image, label = digits[0]
+        >>> from treadle.vision.transforms import ToTensor
+        >>> digits = MNIST("data", download=True, transform=ToTensor())  # doctest: +SKIP
+        >>> image, label = digits[0]  # doctest: +SKIP
     """
 
     mirrors: ClassVar[list[str]] = [

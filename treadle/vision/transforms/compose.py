@@ -15,6 +15,7 @@ class Compose:
         transforms: functions of one argument, in order.
 
     Example:
+        >>> from treadle.vision.transforms import Normalize, ToTensor
         >>> prepare = Compose([ToTensor(), Normalize((0.5,), (0.5,))])
     """
 

@@ -31,6 +31,7 @@ class Normalize:
             std.
 
     Example:
+        >>> import treadle
         >>> Normalize((0.5,), (0.5,))(treadle.ones(1, 2, 2)).max().item()
         1.0
     """
@@ -44,7 +45,7 @@ class Normalize:
         self._means, self._stds = _numbers(mean), _numbers(std)
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        self._check(tensor)
+        _check(tensor, self._means, self._stds)
         if not loading() or tensor.requires_grad:
             return self.on_tensors(tensor)
         # Samples of a loader are many and small: NumPy is quicker than a kernel for each of them.
@@ -52,35 +53,13 @@ class Normalize:
         return from_numpy((tensor.numpy() - mean) / std)
 
     def on_tensors(self, batch: Tensor) -> Tensor:
-        self._check(batch)
         if len(self._means) == len(self._stds) == 1:
-            return block(_by_numbers, (batch,), (self._means[0], self._stds[0]))
+            return block(_by_numbers, (batch,), (self._means, self._stds))
+        _check(batch, self._means, self._stds)
         return block(_by_tensors, (batch, *map(from_numpy, self._columns(batch.dtype))))
 
     def _columns(self, dtype: DType) -> tuple[np.ndarray, np.ndarray]:
         return _column(self._means, dtype), _column(self._stds, dtype)
-
-    def _check(self, tensor: Tensor) -> None:
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"img should be Tensor Image. Got {type(tensor)}: use ToTensor before")
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(
-                f"Input tensor should be a float tensor. Got {tensor.dtype}: use ToTensor or "
-                "ConvertImageDtype before"
-            )
-        shape = tensor.shape
-        if len(shape) < 3:
-            raise ValueError(
-                "Expected tensor to be a tensor image of size (..., C, H, W). Got tensor.size() = "
-                f"{tuple(shape)}"
-            )
-        for name, numbers in (("mean", self._means), ("std", self._stds)):
-            if len(numbers) not in (1, shape[-3]):
-                raise ValueError(
-                    f"{name} has {len(numbers)} numbers for an image of {shape[-3]} channels"
-                )
-        if 0 in self._stds:
-            raise ValueError(f"std evaluated to zero, leading to division by zero: std={self.std}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mean={self.mean}, std={self.std})"
@@ -98,8 +77,33 @@ def _column(numbers: tuple[float, ...], dtype: DType) -> np.ndarray:
     return np.array(numbers, dtype=dtype.numpy)[:, None, None]
 
 
-def _by_numbers(x: Tensor, mean: float, std: float) -> Tensor:
-    return (x - mean) / std
+def _check(tensor: Tensor, means: tuple[float, ...], stds: tuple[float, ...]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"img should be Tensor Image. Got {type(tensor)}: use ToTensor before")
+    if not tensor.dtype.is_floating_point:
+        raise TypeError(
+            f"Input tensor should be a float tensor. Got {tensor.dtype}: use ToTensor or "
+            "ConvertImageDtype before"
+        )
+    shape = tensor.shape
+    if len(shape) < 3:
+        raise ValueError(
+            "Expected tensor to be a tensor image of size (..., C, H, W). Got tensor.size() = "
+            f"{tuple(shape)}"
+        )
+    for name, numbers in (("mean", means), ("std", stds)):
+        if len(numbers) not in (1, shape[-3]):
+            raise ValueError(
+                f"{name} has {len(numbers)} numbers for an image of {shape[-3]} channels"
+            )
+    if 0 in stds:
+        raise ValueError(f"std evaluated to zero, leading to division by zero: std={stds}")
+
+
+def _by_numbers(x: Tensor, means: tuple[float], stds: tuple[float]) -> Tensor:
+    # Checked here, so only where it is recorded for the first time: a batch more costs nothing.
+    _check(x, means, stds)
+    return (x - means[0]) / stds[0]
 
 
 def _by_tensors(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

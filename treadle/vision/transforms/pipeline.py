@@ -55,14 +55,16 @@ class PipelineOf:
 
     def __init__(self) -> None:
         self._transform: Any = None
-        self._steps: list[Any] = []
+        self._steps: list[Any] | None = None
         self._pipeline: BatchPipeline | None = None
 
     def of(self, transform: Any) -> BatchPipeline | None:
         """How to apply `transform` to a whole batch, or `None` where a part of it cannot."""
-        steps = flattened(transform)
+        steps = transform.transforms if type(transform) is Compose else [transform]
         if transform is not self._transform or steps != self._steps:
-            self._transform, self._steps = transform, list(steps)
+            nested = any(type(step) is Compose for step in steps)
+            # A list in a list may change unseen: then look each time.
+            self._transform, self._steps = transform, None if nested else list(steps)
             self._pipeline = batch_pipeline(transform)
         return self._pipeline
 
