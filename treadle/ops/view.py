@@ -52,6 +52,9 @@ def _reshape_infer(x: Any, shape: Shape) -> tuple[Shape, DType]:
 
 def regroup(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """The smallest groups of adjacent source and target axes that hold the same elements."""
+    if 0 in source:
+        # No elements: nothing tells which axes belong together.
+        return [([*range(len(source))], [*range(len(target))])]
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(source) or j < len(target):
