@@ -93,6 +93,8 @@ def expression(e: Expr) -> str:
         return f"cast({expression(e.x)}, T_{e.dtype.name})"
     assert isinstance(e, Intrinsic)
     args = ", ".join(expression(a) for a in e.args)
+    if e.name == "bitcast":
+        return f"bitcast({args}, T_{e.args[0].dtype.name}, T_{e.dtype.name})"
     return f"{e.name}({args})"
 
 
@@ -153,7 +155,7 @@ def _namespace() -> dict[str, Any]:
         "select": lambda c, a, b: a if c else b,
         "cast": _cast, "inside": _inside, "poison": _poison, "check": _check,
         "philox": lambda key, counter: philox(int(key), np.uint64(counter))[()],
-        "bitcast": lambda x: np.int64(x).view(np.float64),
+        "bitcast": lambda x, source, kind: source(x).view(kind),
     }  # fmt: skip
 
 
