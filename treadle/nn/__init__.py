@@ -31,6 +31,7 @@ from treadle.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from treadle.nn.attention import MultiheadAttention, NonDynamicallyQuantizableLinear
 from treadle.nn.containers import (
     ModuleDict,
     ModuleList,
@@ -147,6 +148,14 @@ from treadle.nn.reshaping import (
     Unflatten,
     Unfold,
     Upsample,
+)
+from treadle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
+from treadle.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -34,6 +34,10 @@ from treadle.nn.functional.activation import (
     tanhshrink,
     threshold,
 )  # fmt: skip
+from treadle.nn.functional.attention import (
+    multi_head_attention_forward,
+    scaled_dot_product_attention,
+)
 from treadle.nn.functional.classification import (
     cross_entropy,
     multi_margin_loss,
