@@ -59,9 +59,10 @@ class Bound:
         workspace = max((s[2] for s in self._steps if isinstance(s, tuple)), default=0)
         self._arena = _aligned(plan.arena_bytes) + workspace
         numbered = list(enumerate(plan.outputs))
-        self._others = [(i, o) for i, o in numbered if o.source or o.donated is not None]
-        shared = {i for i, _ in self._others}
-        self._fixed = [(i, o.nbytes) for i, o in numbered if i not in shared]
+        self._cells_by_input = [self._cell_of.get(i, 0) for i in range(plan.inputs)]
+        self._fixed = [(i, o.nbytes) for i, o in numbered if not o.source and o.donated is None]
+        self._taken = [(i, o.donated) for i, o in numbered if o.donated is not None]
+        self._shared = [(i, o) for i, o in numbered if o.source and o.donated is None]
 
     def run(self, leaves: Sequence[Any]) -> list[Buffer]:
         """The buffers of the outputs.
@@ -72,21 +73,21 @@ class Bound:
         Raises:
             IndexBoundsError: a check failed; the message names the user's line.
         """
-        cells = self._cell_of
         if self._numbers:
             values = [leaves[i] for i in self._numbers]
             for k in self._halves:
                 values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
             self._pack(self._cells, self._offset, *values)
         addresses = [
-            cells[i] if i in cells else leaf.address  # noqa: SIM401
-            for i, leaf in enumerate(leaves)
+            cell or leaf.address for cell, leaf in zip(self._cells_by_input, leaves, strict=True)
         ]
         outputs: list[Any] = [None] * len(self.plan.outputs)
         for i, nbytes in self._fixed:
             outputs[i] = empty(nbytes)
-        for i, out in self._others:
-            outputs[i] = self._shared(out, leaves, outputs)
+        for i, taken in self._taken:
+            outputs[i] = leaves[taken]
+        for i, out in self._shared:
+            outputs[i] = self._alias(out, leaves, outputs)
         addresses += [buffer.address for buffer in outputs]
         arena = empty(self._arena)
         addresses.append(arena.address)
@@ -103,11 +104,8 @@ class Bound:
                     self._raise(step[0], result)
         return outputs
 
-    def _shared(self, out: Any, leaves: Sequence[Any], outputs: list[Any]) -> Buffer:
-        """The buffer of an output that lives where another value does."""
-        if out.donated is not None:
-            donated: Buffer = leaves[out.donated]
-            return donated
+    def _alias(self, out: Any, leaves: Sequence[Any], outputs: list[Any]) -> Buffer:
+        """The buffer of an output that is another value of the plan."""
         kind, i = out.source
         if kind == "output":
             shared: Buffer = outputs[i]

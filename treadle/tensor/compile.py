@@ -174,7 +174,8 @@ class Compiled:
                     flush()
             node = state.node
             assert node is not None
-            if t._node.shape != node.shape or t._node.dtype is not node.dtype:
+            held = t._node
+            if held is not node and (held.shape != node.shape or held.dtype is not node.dtype):
                 return False
             if min(t._needs, LEAF) != state.needs:
                 return False
