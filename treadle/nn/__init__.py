@@ -140,6 +140,7 @@ from treadle.nn.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from treadle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
 from treadle.nn.reshaping import (
     ChannelShuffle,
     Flatten,
@@ -149,7 +150,6 @@ from treadle.nn.reshaping import (
     Unfold,
     Upsample,
 )
-from treadle.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
 from treadle.nn.transformer import (
     Transformer,
     TransformerDecoder,
