@@ -65,7 +65,7 @@ def padded(packed: PackedSequence, value: float = 0.0, length: int | None = None
     inside[step, column] = True
     out = pr.taken(packed.data, from_numpy(index), 0)
     shape = (total, n, *(1,) * (packed.data.ndim - 1))
-    mask = from_numpy(inside).reshape(shape)
+    mask = pr.shaped(from_numpy(inside), shape)
     return pr.select(mask, out, pr.constant(value, packed.data.dtype))
 
 
