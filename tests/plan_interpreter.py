@@ -93,6 +93,8 @@ def expression(e: Expr) -> str:
         return f"cast({expression(e.x)}, T_{e.dtype.name})"
     assert isinstance(e, Intrinsic)
     args = ", ".join(expression(a) for a in e.args)
+    if e.name == "bitcast":
+        args += f", T_{e.args[0].dtype.name}, T_{e.dtype.name}"
     return f"{e.name}({args})"
 
 
@@ -153,7 +155,7 @@ def _namespace() -> dict[str, Any]:
         "select": lambda c, a, b: a if c else b,
         "cast": _cast, "inside": _inside, "poison": _poison, "check": _check,
         "philox": lambda key, counter: philox(int(key), np.uint64(counter))[()],
-        "bitcast": lambda x: np.int64(x).view(np.float64),
+        "bitcast": lambda x, source, target: np.asarray(x, source).view(target)[()],
     }  # fmt: skip
 
 
@@ -171,8 +173,10 @@ def run_kernel(kernel: Kernel, sizes: tuple[int, ...], buffers: list[Any]) -> No
     names["kernel"](sizes, *buffers)
 
 
-def run_contraction(kernel: Contraction, sizes: tuple[int, ...], buffers: list[Any]) -> None:
-    """Runs a contraction on flat arrays, each of which begins at the buffer's offset."""
+def run_contraction(
+    kernel: Contraction, sizes: tuple[int, ...], buffers: list[Any], starts: list[int]
+) -> None:
+    """Runs a contraction on flat arrays, in each of which it begins at an element."""
     n = sum(kernel.dims)
     extents = sizes[:n]
     steps = [sizes[n * (i + 1) : n * (i + 2)] for i in range(len(buffers))]
@@ -186,9 +190,9 @@ def run_contraction(kernel: Contraction, sizes: tuple[int, ...], buffers: list[A
             assert kernel.dims[which] and step[sum(kernel.dims[: which + 1]) - 1] == 1
     a, b = [
         np.lib.stride_tricks.as_strided(
-            x, extents, [s * x.itemsize for s in step], writeable=False
+            x[start:], extents, [s * x.itemsize for s in step], writeable=False
         ).astype(np.float64)
-        for x, step in zip(buffers[:2], steps, strict=False)
+        for x, start, step in zip(buffers[:2], starts, steps, strict=False)
     ]
     acc = np.einsum(a, range(n), b, range(n), range(summed)).astype(kernel.accumulator.numpy)
     names = _namespace()
@@ -197,11 +201,12 @@ def run_contraction(kernel: Contraction, sizes: tuple[int, ...], buffers: list[A
     for at in itertools.product(*(range(e) for e in extents[:summed])):
         names["acc"] = acc[at]
         for i in range(len(kernel.extras)):
-            place = sum(p * s for p, s in zip(at, steps[2 + i], strict=False))
+            place = starts[2 + i] + sum(p * s for p, s in zip(at, steps[2 + i], strict=False))
             names[f"e{i}"] = buffers[2 + i][_inside(place, buffers[2 + i])]
         values = [eval(c, names) for c in code]
         for i, value in enumerate(values):
-            place = sum(p * s for p, s in zip(at, steps[first + i], strict=False))
+            place = starts[first + i]
+            place += sum(p * s for p, s in zip(at, steps[first + i], strict=False))
             buffers[first + i][_inside(place, buffers[first + i])] = value
 
 
@@ -233,10 +238,14 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
                 continue
             assert isinstance(step, Launch)
             params = step.params
-            buffers = [at(q, p.dtype) for q, p in zip(step.buffers, params, strict=True)]
             if isinstance(step.kernel, Contraction):
-                run_contraction(step.kernel, step.sizes, buffers)
+                whole = [at((q[0], 0), p.dtype) for q, p in zip(step.buffers, params, strict=True)]
+                starts = [
+                    q[1] // p.dtype.itemsize for q, p in zip(step.buffers, params, strict=True)
+                ]
+                run_contraction(step.kernel, step.sizes, whole, starts)
             else:
+                buffers = [at(q, p.dtype) for q, p in zip(step.buffers, params, strict=True)]
                 run_kernel(step.kernel, step.sizes, buffers)
     return [
         memory[plan.inputs + i][: o.nbytes].view(o.dtype.numpy).reshape(o.shape)

@@ -19,7 +19,9 @@ from graph_models import (
 )
 from plan_interpreter import run_plan
 
+from treadle.base import dtype as dt
 from treadle.base.settings import settings
+from treadle.base.site import describe
 from treadle.graph.build import build, structural_key
 from treadle.ir.show import canonical
 from treadle.ops.contract import contract
@@ -27,7 +29,7 @@ from treadle.ops.pointwise import add, mul, neg
 from treadle.ops.reduce import total
 from treadle.ops.reference import evaluate
 from treadle.ops.source import constant, full
-from treadle.ops.table import input_node
+from treadle.ops.table import TABLE, input_node, make
 from treadle.ops.view import permute, reshape, slice_, unslice
 
 
@@ -62,11 +64,11 @@ def texts(step: Step) -> list[str]:
     return [canonical(launch.kernel) for launch in plan.launches]
 
 
-@pytest.mark.parametrize("make", [mlp_step, conv_step])
-def test_machine_code_does_not_depend_on_the_batch(make: Any) -> None:
-    text = texts(make(64))
-    assert texts(make(32)) == text
-    assert texts(make(7)) == text
+@pytest.mark.parametrize("step", [mlp_step, conv_step])
+def test_machine_code_does_not_depend_on_the_batch(step: Any) -> None:
+    text = texts(step(64))
+    assert texts(step(32)) == text
+    assert texts(step(7)) == text
 
 
 def test_parameters_are_updated_in_place() -> None:
@@ -155,3 +157,13 @@ def test_a_value_named_in_one_pass_is_named_anew_in_the_next() -> None:
     for g, w in zip(run_plan(build(outputs, [x]), [array]), evaluate(outputs, {x: array}),
                     strict=True):  # fmt: skip
         np.testing.assert_allclose(g, w, rtol=1e-6)
+
+
+def test_faults_name_the_message_and_the_line() -> None:
+    x, at, ok = input_node((5, 3), F32), input_node((4,), dt.int64), input_node((4, 3), dt.bool_)
+    taken = make(TABLE["take"], (x, at), (0,))
+    checked = make(TABLE["check"], (taken, ok), ("label out of range",))
+    (launch,) = build([checked], [x, at, ok]).launches
+    messages = sorted(message for message, _ in launch.faults)
+    assert messages == ["index out of range for a dimension of size 5", "label out of range"]
+    assert all("test_graph_models.py" in describe(site) for _, site in launch.faults)

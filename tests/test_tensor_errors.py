@@ -29,6 +29,7 @@ MISTAKES = [
     ("A.mean(dtype=t.int64)", TypeError, "floating point"),
     ("t.tensor([1, 2]).mean()", TypeError, "hint"),
     ("t.tensor([True]) - t.tensor([True])", TypeError, "hint"),
+    ("-t.tensor([True])", TypeError, "hint: ~"),
     ("~A", TypeError, "bitwise_not"),
     ("A & A", TypeError, "bitwise_and"),
     ("t.tensor([2]) ** -1", RuntimeError, "negative integer powers"),

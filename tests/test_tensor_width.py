@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from parity import agree, listed
@@ -223,3 +225,39 @@ def test_iinfo(name: str) -> None:
         treadle.iinfo(treadle.float32)
     with pytest.raises(TypeError):
         treadle.finfo(treadle.int64)
+
+
+KEYWORDS = listed("""
+    a.sum(axis=1)  a.mean(axis=0, keepdims=True)  t.cat([a, b], axis=1)  a.argmax(axis=1)
+    t.zeros(size=(2, 3))  t.ones(size=(2,))  t.where(a > 0)  a.where(a > 0, b)
+    t.round(a, decimals=1)  t.stack([a, b], axis=-1)  t.softmax(a, axis=1)  a.squeeze(axis=0)
+    t.Tensor(2, 3).shape[1]  t.Tensor([1, 2])  a.max(axis=1).values
+""")
+
+
+@pytest.mark.parametrize("expression", KEYWORDS)
+def test_other_ways_to_call(expression: str) -> None:
+    agree(torch, expression, [M, N])
+
+
+def test_bits_as_another_dtype() -> None:
+    x = treadle.tensor([1.0, -2.0])
+    bits = x.view(treadle.int32)
+    assert bits.tolist() == [0x3F800000, -0x40000000]
+    assert treadle.equal(bits.view(treadle.float32), x)
+    bits[0] = 0x40000000
+    assert x.tolist() == [2.0, -2.0]
+    with pytest.raises(RuntimeError, match="differ in size"):
+        x.view(treadle.float64)
+
+
+@pytest.mark.parametrize("order", [lambda x, y: x + y, lambda x, y: y - x, lambda x, y: x * y])
+def test_arrays_are_operands(order: Any) -> None:
+    for array in (np.array([1.0, 2.0]), np.array([[1], [2]]), np.float32(3), np.int64(2)):
+        t = treadle.tensor([3.0, 4.0])
+        out = order(t, array)
+        assert isinstance(out, treadle.Tensor)
+        np.testing.assert_allclose(out.numpy(), order(t.numpy(), array))
+    assert (treadle.tensor([1, 2]) == np.array([1, 3])).tolist() == [True, False]
+    same = treadle.eye(2) @ np.ones((2, 2), np.float32)
+    assert same.tolist() == [[1, 1], [1, 1]]

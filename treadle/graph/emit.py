@@ -145,10 +145,12 @@ class Emitter:
         if v.name:
             return Var(v.name, v.dtype)
         assert v.body is not None
-        self._site = v.node.site
         if v.node.op is FULL and isinstance(v.body, Const):
             return self.constant(v.body)
-        return self.expr(v.body)
+        before, self._site = self._site, v.node.site
+        expr = self.expr(v.body)
+        self._site = before
+        return expr
 
     def constant(self, c: Const) -> Expr:
         """A number of the graph, baked or passed."""

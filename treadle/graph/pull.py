@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
+from treadle.base.site import Site
 from treadle.graph.index import FAR, Affine, Space
 from treadle.ir.loop import (
     COMPARISONS,
@@ -98,6 +99,7 @@ class Pull:
         self.unrolled = unrolled
         self.members: dict[Node, Value] = {}
         self.conflict = False
+        self.site: Site | None = None
         self.fresh: list[Value] = []
         self._values: dict[tuple[Node, Index], Value] = {}
         self._pending: list[Value] = []
@@ -176,6 +178,7 @@ class Pull:
         node, index = value.node, value.index
         op = node.op
         inputs = node.inputs
+        self.site = node.site
         args: list[Value] = []
         if node in self.unrolled:
             value.body = self._unroll(node, index, args)
@@ -238,7 +241,7 @@ class Pull:
         if isinstance(e, Value):
             return self.space.opaque(e, e.lo, e.hi)
         lo, hi = bounds(e)
-        value = Value(_INDEX, (), dt.int64)
+        value = Value(Node(_INDEX, (), (), (), dt.int64, site=self.site), (), dt.int64)
         value.body = e
         value.lo, value.hi = lo, hi
         _leaf_values(e, value.args)
@@ -321,7 +324,7 @@ class Pull:
 
 
 class _IndexOp:
-    """Stands for the node of a value that only computes an index."""
+    """Stands for the op of a value that only computes an index."""
 
     name = "index"
     kind = "index"
@@ -329,7 +332,7 @@ class _IndexOp:
     attr_names: tuple[str, ...] = ()
 
 
-_INDEX: Any = Node(_IndexOp(), (), (), (), dt.int64)
+_INDEX: Any = _IndexOp()
 
 
 def bounds(e: Expr) -> tuple[int, int]:

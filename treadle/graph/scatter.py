@@ -46,6 +46,7 @@ def scatter_group(
         outer = [*index[:axis], *index[axis + 1 :]]
     added = pull.at(g, index)
     position = pull.at(where, at)
+    pull.site = node.site
     inner = [a for a in index if a not in outer]
     group = Group(number, "scatter", pull, [], node=node)
     group.elements = [added, position]

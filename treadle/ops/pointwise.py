@@ -408,6 +408,30 @@ CHECK: Final = Op(
 )  # fmt: skip
 
 
+def _bitcast_infer(x: Any, dtype: DType) -> tuple[Shape, DType]:
+    if x.dtype.bits != dtype.bits or dt.bool_ in (x.dtype, dtype):
+        raise DTypeError(
+            f"view: elements of {x.dtype.name} and {dtype.name} differ in size; hint: .to(...) "
+            f"converts the values"
+        )
+    return x.shape, dtype
+
+
+def _bitcast_lower(node: Node, index: Index, read: Read) -> Expr:
+    return Intrinsic("bitcast", (read(0, index),), node.dtype)
+
+
+BITCAST: Final = Op(
+    name="bitcast", kind="pointwise", attr_names=("dtype",), infer=_bitcast_infer,
+    vjp=NO_GRADIENT, lower=_bitcast_lower,
+    ref=lambda x, dtype: np.ascontiguousarray(x).view(dtype.numpy),
+    samples=(
+        Sample((Arg((3, 4)),), (dt.int32,)), Sample((Arg((3, 4), dt.int64),), (dt.float64,)),
+    ),
+    doc="the bits of x as another dtype of the same size",
+)  # fmt: skip
+
+
 # --- rectifier -------------------------------------------------------------------------------
 
 

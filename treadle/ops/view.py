@@ -52,6 +52,8 @@ def _reshape_infer(x: Any, shape: Shape) -> tuple[Shape, DType]:
 
 def regroup(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """The smallest groups of adjacent source and target axes that hold the same elements."""
+    if 0 in source or 0 in target:
+        return [(list(range(len(source))), list(range(len(target))))]
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(source) or j < len(target):

@@ -1,5 +1,6 @@
 """Tensors: recording, the public functions, autograd, random numbers."""
 
+import math as _math
 from types import ModuleType as _ModuleType
 
 from treadle.base.dtype import promote as promote_types
@@ -65,7 +66,6 @@ from treadle.tensor.arithmetic import (
     tan,
     tanh,
     trunc,
-    where,
 )  # fmt: skip
 from treadle.tensor.arrange import (
     atleast_1d,
@@ -120,7 +120,6 @@ from treadle.tensor.creation import (
     empty,
     empty_like,
     eye,
-    from_numpy,
     full,
     full_like,
     is_floating_point,
@@ -224,6 +223,7 @@ from treadle.tensor.gathering import (
     scatter_reduce,
     take,
     take_along_dim,
+    where,
 )
 from treadle.tensor.grad_mode import (
     enable_grad,
@@ -232,7 +232,11 @@ from treadle.tensor.grad_mode import (
     set_grad_enabled,
 )
 from treadle.tensor.grad_mode import grad_enabled as is_grad_enabled
+from treadle.tensor.host import from_numpy
 from treadle.tensor.inspect import check, eager, explain, pending, show
+from treadle.tensor.keywords import WITH_DIM as _WITH_DIM
+from treadle.tensor.keywords import WITH_SIZE as _WITH_SIZE
+from treadle.tensor.keywords import accepting as _accepting
 from treadle.tensor.limits import finfo, iinfo
 from treadle.tensor.linalg import (
     cholesky,
@@ -362,9 +366,13 @@ from treadle.tensor.statistics import (
 )
 from treadle.tensor.tensor_class import Tensor
 
+e, inf, nan, pi = _math.e, _math.inf, _math.nan, _math.pi
+newaxis = None
+
 _NAMESPACES = {"linalg", "random"}
 __all__ = [
     name
     for name, value in list(globals().items())
     if not name.startswith("_") and (not isinstance(value, _ModuleType) or name in _NAMESPACES)
 ]
+globals().update({name: _accepting(name, globals()[name]) for name in _WITH_DIM | _WITH_SIZE})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.errors import DTypeError
 from treadle.ops import pointwise as ops
 from treadle.ops.table import Op
+from treadle.tensor.host import operand
 from treadle.tensor.promote import as_dtype, floating, get_default_dtype, result_type
 from treadle.tensor.record import Lazy, record, record1, record2, record_number
 
@@ -31,15 +32,18 @@ def _binary(op: Op, a: Any, b: Any) -> Any:
     return record2(op, as_dtype(a, dtype), as_dtype(b, dtype))
 
 
-def _operand(value: Any) -> bool:
-    return isinstance(value, (Lazy, int, float)) or hasattr(value, "__array_interface__")
+_PLAIN: Final = (Lazy, int, float)
 
 
 def operator(function: Callable[..., Any]) -> Callable[..., Any]:
     """A binary function as a method of an operator: unknown operands give `NotImplemented`."""
 
     def method(self: Any, other: Any) -> Any:
-        return function(self, other) if _operand(other) else NotImplemented
+        if not isinstance(other, _PLAIN):
+            other = operand(other)
+            if other is None:
+                return NotImplemented
+        return function(self, other)
 
     method.__doc__ = function.__doc__
     return method
@@ -49,7 +53,11 @@ def reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     """A binary function as the method of an operator whose left side is no tensor."""
 
     def method(self: Any, other: Any) -> Any:
-        return function(other, self) if _operand(other) else NotImplemented
+        if not isinstance(other, _PLAIN):
+            other = operand(other)
+            if other is None:
+                return NotImplemented
+        return function(other, self)
 
     method.__doc__ = function.__doc__
     return method
@@ -164,9 +172,7 @@ def clamp(
     return out if max is None else _binary(ops.MIN, out, max)
 
 
-def where(
-    condition: Tensor, input: Tensor | Number | None = None, other: Tensor | Number | None = None
-) -> Tensor:
+def where(condition: Tensor, input: Tensor | Number, other: Tensor | Number) -> Tensor:
     """`input` where the condition holds, else `other`, broadcast."""
     dtype = result_type(input, other)
     return record(ops.WHERE, (condition, as_dtype(input, dtype), as_dtype(other, dtype)))
@@ -283,7 +289,16 @@ def _rounding(op: Op) -> Callable[[Any], Any]:
     return function
 
 
-floor, ceil, round, trunc = map(_rounding, (ops.FLOOR, ops.CEIL, ops.ROUND, ops.TRUNC))
+floor, ceil, trunc, _nearest = map(_rounding, (ops.FLOOR, ops.CEIL, ops.TRUNC, ops.ROUND))
+
+
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest number with so many decimals, ties to even; integers stay as they are."""
+    if not decimals:
+        return _nearest(input)
+    if decimals < 0:
+        return mul(_nearest(div(input, 10**-decimals)), 10**-decimals)
+    return div(_nearest(mul(input, 10**decimals)), 10**decimals)
 
 
 def _any_dtype(op: Op) -> Callable[[Any], Any]:
@@ -295,8 +310,15 @@ def _any_dtype(op: Op) -> Callable[[Any], Any]:
     return function
 
 
-neg, abs, sign = map(_any_dtype, (ops.NEG, ops.ABS, ops.SIGN))
+abs, sign = map(_any_dtype, (ops.ABS, ops.SIGN))
 isnan, isinf, isfinite = map(_elementary, (ops.ISNAN, ops.ISINF, ops.ISFINITE))
+
+
+def neg(input: Tensor) -> Tensor:
+    """-x, element by element. Raises `DTypeError` for bool."""
+    if input._node.dtype is dt.bool_:
+        raise DTypeError("Negation, the `-` operator, on a bool tensor is not supported; hint: ~")
+    return record1(ops.NEG, input)
 
 
 def square(input: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from ctypes import addressof, c_char
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtype as dt
@@ -13,13 +12,12 @@ from treadle.base.dtype import DType
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.ops.source import FULL, IOTA
-from treadle.ops.table import input_node
 from treadle.ops.view import ALIAS, EXPAND
-from treadle.runtime.buffer import Buffer
 from treadle.tensor import arithmetic as ar
+from treadle.tensor.host import from_numpy
 from treadle.tensor.movement import reshape, sizes
 from treadle.tensor.promote import as_dtype, get_default_dtype, number_dtype
-from treadle.tensor.record import Lazy, concrete, record
+from treadle.tensor.record import Lazy, record
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -29,36 +27,6 @@ np = LazyModule("numpy")
 
 def _needs(t: Any, requires_grad: bool) -> Any:
     return t.requires_grad_() if requires_grad else t
-
-
-def from_numpy(array: Any) -> Tensor:
-    """A tensor of the elements of a NumPy array, without copying where the layout allows.
-
-    An array that is contiguous and aligned is shared: later writes to it are seen by the tensor
-    until that is first written itself.
-
-    Raises:
-        TypeError: the array's dtype has no counterpart.
-    """
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected a NumPy array, got {type(array).__name__}")
-    dtype = dt.from_numpy(array.dtype)
-    packed = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-    address = _address(packed)
-    if address % dtype.itemsize:
-        packed = packed.copy()
-        address = _address(packed)
-    buffer = Buffer.adopt(packed, address, packed.nbytes)
-    return concrete(buffer, input_node(array.shape, dtype))
-
-
-def _address(array: Any) -> int:
-    # `array.ctypes` takes a microsecond and more; a loader adopts two arrays for every batch.
-    # (bfloat16, which NumPy takes for a record, has no buffer interface.)
-    if array.nbytes and array.flags.writeable and array.dtype.kind != "V":
-        return addressof(c_char.from_buffer(array))
-    address: int = array.ctypes.data
-    return address
 
 
 def tensor(
@@ -208,7 +176,7 @@ def arange(start: float, end: float | None = None, step: float = 1, *,
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None,
-             requires_grad: bool = False) -> Tensor:  # fmt: skip
+             device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """`steps` values from `start` to `end`, both included, evenly spaced."""
     i: Any = record(IOTA, (), ((steps,), 0, dt.float64))
     width = (end - start) / max(steps - 1, 1)
@@ -219,7 +187,8 @@ def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *,
-             dtype: DType | None = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+             dtype: DType | None = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:  # fmt: skip
     """`base` to the power of `steps` evenly spaced exponents from `start` to `end`."""
     exponents = linspace(start, end, steps, dtype=dt.float64)
     return _needs(
@@ -227,7 +196,7 @@ def logspace(start: float, end: float, steps: int, base: float = 10.0, *,
     )
 
 
-def eye(n: int, m: int | None = None, *, dtype: DType | None = None,
+def eye(n: int, m: int | None = None, *, dtype: DType | None = None, device: Any = None,
         requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Ones on the diagonal of an `(n, m)` matrix, zeros elsewhere."""
     shape = (n, n if m is None else m)

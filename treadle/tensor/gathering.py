@@ -277,6 +277,14 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 argwhere = nonzero
 
 
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """`input` where the condition holds, else `other`, broadcast; of a condition alone the
+    positions where it holds, one vector for each axis."""
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    return ar.where(condition, input, other)
+
+
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 with a 1 at the class and 0 elsewhere along a new last axis.
 

@@ -11,6 +11,7 @@ from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, GradientError, ShapeError
 from treadle.graph.capture import DERIVED, LEAF
 from treadle.ops import view as ops
+from treadle.ops.pointwise import BITCAST
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import Op
 from treadle.tensor import arithmetic as ar
@@ -111,6 +112,8 @@ def _undo(op: Op, attrs: tuple[Any, ...], whole: Any, part: Any) -> Any:
         return record(ops.RESHAPE, (part,), (shape,))
     if op is ops.PERMUTE:
         return record(ops.PERMUTE, (part,), (ops.inverse(attrs[0]),))
+    if op is BITCAST:
+        return record(BITCAST, (part,), (whole._node.dtype,))
     if op is ops.FLIP:
         return record(ops.FLIP, (part,), attrs)
     if op is ops.SLICE:

@@ -21,9 +21,10 @@ from treadle.tensor import (
     reduction,
     statistics,
 )
+from treadle.tensor.keywords import accepting
 
 _METHODS: Final[dict[ModuleType, str]] = {
-    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp where "
+    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 clamp "
     "lerp addcmul addcdiv eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not "
     "bitwise_left_shift bitwise_right_shift logical_and logical_or logical_xor logical_not isclose "
     "exp exp2 expm1 log log2 log1p log10 sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor "
@@ -57,7 +58,7 @@ def attach(cls: type) -> None:
     """Gives a class its methods."""
     for module, names in _METHODS.items():
         for name in names.split():
-            setattr(cls, name, getattr(module, name))
+            setattr(cls, name, accepting(name, getattr(module, name)))
     cls.inverse = linalg.inv  # type: ignore[attr-defined]
     for name, method in inplace.methods().items():
         setattr(cls, name, method)

@@ -11,7 +11,7 @@ from treadle.base.errors import ShapeError
 from treadle.ops import view as ops
 from treadle.ops.gather import JOIN
 from treadle.tensor.promote import as_dtype
-from treadle.tensor.record import record, view
+from treadle.tensor.record import block, record, view
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -230,9 +230,14 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Raises:
         ShapeError: extents differ, or there is nothing to join.
     """
-    parts = [x for x in tensors if x._node.shape != (0,)] or list(tensors)
-    if not parts:
+    if not tensors:
         raise ShapeError("cat: expected a non-empty list of tensors")
+    return block(_cat, tensors, (dim,))
+
+
+def _cat(*arguments: Any) -> Any:
+    *tensors, dim = arguments
+    parts = [x for x in tensors if x._node.shape != (0,)] or tensors
     shapes = [x._node.shape for x in parts]
     axis = sh.axis(dim, len(shapes[0]))
     for other in shapes[1:]:
@@ -250,7 +255,14 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
+    if not tensors:
+        raise ShapeError("stack expects a non-empty list of tensors")
+    return block(_stack, tensors, (dim,))
+
+
+def _stack(*arguments: Any) -> Any:
+    *tensors, dim = arguments
     shapes = {tuple(x._node.shape) for x in tensors}
     if len(shapes) != 1:
         raise ShapeError(f"stack expects each tensor to be equal size, got {sorted(shapes)}")
-    return cat([unsqueeze(x, dim) for x in tensors], dim)
+    return _cat(*(unsqueeze(x, dim) for x in tensors), dim)

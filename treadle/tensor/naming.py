@@ -32,7 +32,7 @@ _COMPOSITES: Final = {
     "_max_pool": "MaxPool2DWithIndicesBackward0", "_mish": "MishBackward0",
     "_nll": "NllLossBackward0", "_pad": "ConstantPadNdBackward0",
     "_silu": "SiluBackward0", "_smooth": "SmoothL1LossBackward0", "_softmax": "SoftmaxBackward0",
-    "_softplus": "SoftplusBackward0", "_squared": "MseLossBackward0",
+    "_softplus": "SoftplusBackward0", "_stack": "StackBackward0", "_squared": "MseLossBackward0",
     "_transposed": "ConvolutionBackward0", "_variance": "VarBackward0",
     "adaptive_avg": "AdaptiveAvgPool2DBackward0",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from treadle.base.errors import GradientError
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import count, strides
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF
+from treadle.ops.pointwise import BITCAST
 from treadle.ops.view import ALIAS
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra, movement
@@ -49,10 +50,12 @@ class Tensor(Lazy):
     __slots__ = ()
     __array_priority__ = 1000
 
-    def __new__(cls, data: Any = ()) -> Tensor:
-        """A tensor of the data in the default dtype, as `treadle.tensor(data).float()`."""
-        out = creation.tensor(data)
-        return as_dtype(out, out.dtype if isinstance(data, Lazy) else dt.float32)
+    def __new__(cls, *data: Any) -> Tensor:
+        """A tensor of the data as float32, or zeros of a shape given as numbers."""
+        if not data or type(data[0]) is int:
+            return creation.zeros(data or (0,), dtype=dt.float32)
+        out = creation.tensor(*data)
+        return as_dtype(out, out.dtype if isinstance(data[0], Lazy) else dt.float32)
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -486,7 +489,8 @@ class Tensor(Lazy):
     __rmod__ = ar.reflected(ar.remainder)
     __pow__ = ar.operator(ar.pow)
     __rpow__ = ar.reflected(ar.pow)
-    __matmul__ = linear_algebra.matmul
+    __matmul__ = ar.operator(linear_algebra.matmul)
+    __rmatmul__ = ar.reflected(linear_algebra.matmul)
     __and__ = ar.operator(ar.bitwise_and)
     __rand__ = ar.reflected(ar.bitwise_and)
     __or__ = ar.operator(ar.bitwise_or)
@@ -542,7 +546,13 @@ class Tensor(Lazy):
     def view(self, *shape: Any) -> Tensor:
         """The elements in row-major order under another shape, or `view(dtype)`: the bits as
         another dtype of the same size."""
+        if len(shape) == 1 and isinstance(shape[0], DType):
+            return view(BITCAST, self, shape)
         return movement.reshape(self, *shape)
+
+    def where(self, condition: Tensor, y: Any) -> Tensor:
+        """This where the condition holds, else `y`, broadcast."""
+        return ar.where(condition, self, y)
 
     def view_as(self, other: Tensor) -> Tensor:
         """In the shape of another tensor."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from treadle.codegen.contract.flow import WORD, call, function
 from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M
-from treadle.codegen.contract.panel import ROWS, Columns
+from treadle.codegen.contract.pack import stretch_of
+from treadle.codegen.contract.panel import Columns
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.value import Value, llvm_type
 
@@ -103,9 +104,10 @@ class _Block:
         f, frame, parts = self.f, self.frame, self.parts
         tile, addresses = parts.tile, parts.addresses
         frame.fill_steps(addresses, k, depth)
+        stretch = stretch_of(parts.contraction.a.unit)
         with (
             f.when(frame.number("pack_a") > 0),
-            f.loop(0, depth, ROWS) as step,
+            f.loop(0, depth, stretch) as step,
             f.loop(0, self.rows, tile.rows) as row,
         ):
             panel = f.div(row, tile.rows) * frame.number("a_panel")
@@ -114,7 +116,7 @@ class _Block:
             call(
                 f, parts.pack_a, f.at(frame.place("a_panels"), panel),
                 f.at(frame.place("rows"), row * WORD), f.at(frame.place("steps"), step * WORD),
-                f.least(depth - step, ROWS), k + step,
+                f.least(depth - step, stretch), k + step,
                 addresses.extent(f, frame.params, K), f.flag(whole),
             )  # fmt: skip
 

@@ -18,10 +18,12 @@ _PANEL_BYTES: Final = 128 << 10
 """A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
 _A_BYTES: Final = 192 << 10
 """A block of A stays there too while panels of B pass."""
-_COLUMNS: Final = 512
-"""The widest block: wider would not make packing A cheaper, but B would not stay near."""
+_B_BYTES: Final = 4 << 20
+"""A block of B stays in the third-level cache while blocks of A, each packed once for it, pass."""
 _ROWS: Final = 4
 """Tiles of rows in the lowest block, as long as there is a choice."""
+_FEW: Final = 16
+"""Tiles of rows that are never worth cutting: they are read in place, where they lie along k."""
 _PACK_COLUMNS: Final = 192
 """Columns against which packing A pays: below, its rows are read in place."""
 _PAGE: Final = 4096
@@ -33,7 +35,7 @@ _TASK: Final = 1 << 19
 """Multiply-adds worth a task of their own: about 10 microseconds."""
 _TASKS: Final = 32
 """Tasks for any number of threads that we expect, with slack for uneven ones."""
-_SLICE: Final = 1024
+_SLICE: Final = 512
 """The least depth of a slice of k: its sums are written and read once more."""
 _LONG: Final = 8
 """k is sliced where it is so many times longer than the result's sides."""
@@ -72,26 +74,18 @@ class Cuts:
 
 def cut(p: Problem, tile: Tile) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
-    columns = min(up(p.n, tile.width), up(_COLUMNS, tile.width))
     direct = p.b_in_place and p.m <= _ROWS * tile.rows
     enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
-    pack_a = not p.a_in_place or columns >= enough
-    k_block = _depth(p, tile, direct or not (pack_a or p.a_along))
-    rows = max(_ROWS * tile.rows, _A_BYTES // (k_block * tile.itemsize))
-    m_blocks, n_blocks = ceil(p.m / rows), ceil(p.n / columns)
-
-    wanted = min(_TASKS, p.batches * p.m * p.n * p.k // _TASK)
-    slices = 1
-    if m_blocks * n_blocks * p.batches < wanted and p.k >= _LONG * max(p.m, p.n):
-        slices = max(1, min(ceil(wanted / (m_blocks * n_blocks * p.batches)), p.k // _SLICE))
-    wanted = ceil(wanted / (p.batches * slices))
-    if m_blocks * n_blocks < wanted:
-        # Rows of A in place, along k, suffer no narrow block. All else is better cut along m.
-        if p.m < 2 * p.n and p.a_along and p.a_in_place:
-            m_blocks = max(1, p.m // rows)
-            n_blocks = min(ceil(p.n / tile.width), ceil(wanted / m_blocks))
-        else:
-            m_blocks = max(m_blocks, min(ceil(wanted / n_blocks), p.m // (_ROWS * tile.rows)))
+    pack_a = not p.a_in_place or p.n >= enough
+    scattered = direct or not (pack_a or p.a_along)
+    slices, k_block = 1, _depth(p.k, tile, scattered)
+    m_blocks, n_blocks = _blocks(p, tile, k_block)
+    wanted = ceil(min(_TASKS, p.batches * p.m * p.n * p.k // _TASK) / p.batches)
+    if m_blocks * n_blocks < wanted and p.k >= _LONG * max(p.m, p.n):
+        slices = max(1, min(ceil(wanted / (m_blocks * n_blocks)), p.k // _SLICE))
+        k_block = _depth(ceil(p.k / slices), tile, scattered)
+    if slices == 1 and m_blocks * n_blocks < wanted:
+        m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
     n_block = up(ceil(p.n / n_blocks), tile.width)
     shared = SHARED if p.m > m_block else LOCAL
@@ -105,10 +99,34 @@ def cut(p: Problem, tile: Tile) -> Cuts:
     )
 
 
-def _depth(p: Problem, tile: Tile, scattered: bool) -> int:
+def _blocks(p: Problem, tile: Tile, k_block: int) -> tuple[int, int]:
+    """The numbers of blocks along m and n that the caches ask for."""
+    rows = max(_ROWS * tile.rows, _A_BYTES // (k_block * tile.itemsize))
+    if p.a_along and p.a_in_place and p.m <= _FEW * tile.rows:
+        rows = p.m
+    columns = up(max(1, _B_BYTES // (k_block * tile.itemsize)), tile.width)
+    return ceil(p.m / rows) if p.m >= 2 * rows else 1, ceil(p.n / columns)
+
+
+def _more_blocks(
+    p: Problem, tile: Tile, m_blocks: int, n_blocks: int, wanted: int
+) -> tuple[int, int]:
+    """As many blocks as are wanted, as far as they stay large enough to be worth it.
+
+    Rows of A in place, along k, suffer narrow blocks: all else is better cut along m.
+    """
+    if p.m >= 2 * p.n or not (p.a_along and p.a_in_place):
+        return max(m_blocks, min(ceil(wanted / n_blocks), p.m // (_ROWS * tile.rows))), n_blocks
+    panels = ceil(p.n / tile.width)
+    if m_blocks == 1:
+        return 1, min(panels, max(8, min(wanted, panels // 2)))
+    return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
+
+
+def _depth(k: int, tile: Tile, scattered: bool) -> int:
     """Blocks of k, all of nearly the same depth."""
     most = _SCATTERED if scattered else _PANEL_BYTES // (tile.width * tile.itemsize)
-    return up(max(1, ceil(p.k / max(1, ceil(p.k / most)))), 8)
+    return up(max(1, ceil(k / max(1, ceil(k / most)))), 8)
 
 
 def up(number: int, multiple: int) -> int:

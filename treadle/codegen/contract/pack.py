@@ -14,6 +14,15 @@ from treadle.codegen.value import Value, ir, llvm_type
 AHEAD: Final = 8
 """Rows that are fetched ahead; tables of steps have so much slack."""
 
+_STRETCH: Final = 64
+"""Values of k, each in a page of its own: as many as the processor keeps addresses of pages."""
+
+
+def stretch_of(unit: str) -> int:
+    """How far along k to pack one panel before its neighbours, which share its lines of memory
+    unless the operand is laid out along k."""
+    return 1 << 30 if unit == "k" else _STRETCH
+
 
 def render_pack(
     module: Any, target: Target, name: str, tile: Tile, width: int, dtype: DType, to: DType,

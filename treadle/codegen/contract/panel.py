@@ -6,22 +6,20 @@ from typing import Any, Final
 
 from treadle.codegen.contract.flow import WORD, call, function
 from treadle.codegen.contract.layout import DIRECT, SHARED, B, K, N
+from treadle.codegen.contract.pack import stretch_of
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.value import Value, ir
 
 GROUP: Final = 4
 """Panels that one packing task packs side by side."""
-ROWS: Final = 64
-"""Rows packed for all panels of a group before the next rows: as many pages as the processor
-keeps addresses of."""
 
 
 def render_pack_group(parts: Parts) -> Any:
     """`pack_group(slots, params, scratch, to, batch, first, columns, k, depth)`: neighbouring
     panels, `depth` rows of the block that begins at `k`.
 
-    Columns' addresses go to a table first. Then a few rows of all panels come before the next
-    rows, so that what shares a line or a page of memory is read together.
+    Columns' addresses go to a table first. Then a stretch of k of all panels comes before the
+    next one, so that what shares a line or a page of memory is read together.
     """
     made, f, args = function(parts.module, parts.target, f"{parts.symbol}.pack_group", "ppppiiiii")
     frame, (to, batch, first, columns, k, depth) = Frame(f, parts.layout, *args[:3]), args[3:]
@@ -29,12 +27,13 @@ def render_pack_group(parts: Parts) -> Any:
     padded = f.div(columns + (width - 1), width) * width
     table, base = frame.place("columns"), frame.base(addresses, B, batch)
     addresses.table(f, frame.params, B, N, table, first, columns, padded, base)
-    with f.loop(0, depth, ROWS) as row, f.loop(0, columns, width) as column:
+    stretch = stretch_of(parts.contraction.b.unit)
+    with f.loop(0, depth, stretch) as row, f.loop(0, columns, width) as column:
         panel = f.div(column, width) * panel_bytes(frame, parts) + row * parts.row_bytes
         whole = frame.whole(addresses, N, first + column, columns - column, width)
         call(
             f, parts.pack_b, f.at(to, panel), f.at(table, column * WORD),
-            f.at(frame.place("b_steps"), row * WORD), f.least(depth - row, ROWS), k + row,
+            f.at(frame.place("b_steps"), row * WORD), f.least(depth - row, stretch), k + row,
             addresses.extent(f, frame.params, K), f.flag(whole),
         )  # fmt: skip
     f.builder.ret_void()
