@@ -34,6 +34,8 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"lr": 0.05, "centered": True, "momentum": 0.5, "weight_decay": 0.1}),
     ("RMSprop", {"lr": 0.05, "centered": True}),
     ("Adagrad", {"lr": 0.05, "lr_decay": 0.1, "initial_accumulator_value": 0.2}),
+    ("Rprop", {"lr": 0.05, "etas": (0.4, 1.3)}),
+    ("ASGD", {"lr": 0.05, "lambd": 0.01, "t0": 2.0, "weight_decay": 0.1}),
     ("Adadelta", {"lr": 0.5, "rho": 0.8, "weight_decay": 0.1}),
 ]
 
@@ -69,8 +71,8 @@ def train(ours: Any, theirs: Any, first: Any, second: Any, steps: int = 5) -> No
         b.backward()
         first.step()
         second.step()
-        # PyTorch keeps the product of NAdam's momenta in single precision.
-        agree(ours, theirs, 1e-6 if isinstance(first, optim.NAdam) else 1e-9)
+        # PyTorch keeps the rates of these in single precision.
+        agree(ours, theirs, 1e-6 if isinstance(first, (optim.NAdam, optim.ASGD)) else 1e-9)
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda c: f"{c[0]}{c[1]}")

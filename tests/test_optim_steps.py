@@ -111,6 +111,30 @@ def test_the_first_step_is_recorded_as_all_others() -> None:
         assert counts.plans == start + 1
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam", "RAdam", "ASGD"])
+def test_a_compiled_step_counts_and_follows_the_schedule(name: str) -> None:
+    paths = []
+    for compiled in (False, True):
+        p = nn.Parameter(treadle.tensor([1.0, -2.0]))
+        optimizer = getattr(optim, name)([p], lr=0.1)
+        scheduler = optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+
+        def step(optimizer: Any = optimizer, p: Any = p) -> Any:
+            optimizer.zero_grad()
+            loss = quadratic(p)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = treadle.compile(step) if compiled else step
+        path = []
+        for _ in range(8):
+            path.append(call().item())
+            scheduler.step()
+        paths.append(path)
+    assert paths[0] == paths[1]
+
+
 def test_groups_have_their_own_options() -> None:
     p, q = nn.Parameter(treadle.ones(1)), nn.Parameter(treadle.ones(1))
     optimizer = optim.SGD([{"params": [p]}, {"params": [q], "lr": 0.5}], lr=0.1)

@@ -62,11 +62,25 @@ from treadle.nn.dropout import (
 from treadle.nn.embedding import (
     Embedding,
 )
+from treadle.nn.lazy import (
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+    LazyConv1d,
+    LazyConv2d,
+    LazyConv3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+    LazyLinear,
+    UninitializedParameter,
+)
 from treadle.nn.linear import (
     Bilinear,
     Identity,
     Linear,
 )
+from treadle.nn.lookup import EmbeddingBag, Fold, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from treadle.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,

@@ -55,7 +55,10 @@ class RNNBase(Module):
         for i in range(num_layers):
             features = input_size if i == 0 else width * (2 if bidirectional else 1)
             for suffix in ("", "_reverse")[: 2 if bidirectional else 1]:
-                shapes = {"weight_ih": (rows, features), "weight_hh": (rows, width)}
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (rows, features),
+                    "weight_hh": (rows, width),
+                }
                 if bias:
                     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 if proj_size:

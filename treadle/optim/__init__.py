@@ -7,9 +7,10 @@ from treadle.optim.adam_variants import Adamax, NAdam, RAdam
 from treadle.optim.lbfgs import LBFGS
 from treadle.optim.optimizer import Optimizer
 from treadle.optim.rmsprop import RMSprop
+from treadle.optim.rprop import ASGD, Rprop
 from treadle.optim.sgd import SGD
 
 __all__ = [
-    "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "lr_scheduler",
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "Rprop", "lr_scheduler",
 ]  # fmt: skip

@@ -366,7 +366,7 @@ def _submitting(step: Callable[..., Any]) -> Callable[..., Any]:
 Optimizer.step = _submitting(Optimizer.step)  # type: ignore[method-assign]
 
 
-_NUMBERS: Final[dict[str, Any]] = {"step": int, "mu_product": float}
+_NUMBERS: Final[dict[str, Any]] = {"step": int, "mu_product": float, "eta": float, "mu": float}
 """What is a number in the state: it is an input of the plan, not a tensor."""
 
 

@@ -5,7 +5,9 @@ Each records itself as one transition of the trace once it has been recorded bef
 
 from treadle.nn.functional.activation import (
     celu,
+    celu_,
     elu,
+    elu_,
     gelu,
     glu,
     gumbel_softmax,
@@ -13,7 +15,9 @@ from treadle.nn.functional.activation import (
     hardsigmoid,
     hardswish,
     hardtanh,
+    hardtanh_,
     leaky_relu,
+    leaky_relu_,
     log_softmax,
     logsigmoid,
     mish,
@@ -22,7 +26,9 @@ from treadle.nn.functional.activation import (
     relu6,
     relu_,
     rrelu,
+    rrelu_,
     selu,
+    selu_,
     sigmoid,
     silu,
     softmax,
@@ -33,6 +39,7 @@ from treadle.nn.functional.activation import (
     tanh,
     tanhshrink,
     threshold,
+    threshold_,
 )  # fmt: skip
 from treadle.nn.functional.attention import (
     multi_head_attention_forward,
@@ -68,6 +75,15 @@ from treadle.nn.functional.linear import (
     normalize,
     one_hot,
     pairwise_distance,
+)
+from treadle.nn.functional.lookup import (
+    affine_grid,
+    embedding_bag,
+    fold,
+    grid_sample,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
 )
 from treadle.nn.functional.loss import (
     binary_cross_entropy,

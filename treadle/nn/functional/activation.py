@@ -6,6 +6,7 @@ The smooth ones are written with a few exponentials so that a fused kernel is bo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from treadle.base import shape as sh
@@ -267,6 +268,22 @@ def hardshrink(input: Any, lambd: float = 0.5) -> Any:
 
 def _hardshrink(x: Any, size: float) -> Any:
     return pr.select((x > size) | (x < -size), x, _like(0, x))
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An activation that writes to its input."""
+
+    def activate(input: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(input, *args, inplace=True, **kwargs)
+
+    activate.__name__ = f"{function.__name__}_"
+    activate.__doc__ = f"`{function.__name__}` in place."
+    return activate
+
+
+elu_, celu_, selu_ = _in_place(elu), _in_place(celu), _in_place(selu)
+hardtanh_, leaky_relu_ = _in_place(hardtanh), _in_place(leaky_relu)
+rrelu_, threshold_ = _in_place(rrelu), _in_place(threshold)
 
 
 def glu(input: Any, dim: int = -1) -> Any:
