@@ -1,4 +1,4 @@
-"""Whether an epoch of the digit script gives the same bits: on one thread and on two, twice each."""
+"""Whether an epoch of the digit script gives the same bits on one thread and on two, twice each."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ Only the import lines differ from PyTorch's. Run it with `--epochs 1` for a shor
 import argparse
 import time
 
+from tqdm import tqdm
+
 import treadle as torch
 import treadle.nn as nn
 import treadle.optim as optim
@@ -29,15 +31,16 @@ class Net(nn.Module):
 
 
 def train(model, loader, criterion, optimizer, epoch):
-    """One epoch; prints the loss every 100 steps."""
+    """One epoch; shows the loss every 100 steps."""
     model.train()
-    for step, (images, labels) in enumerate(loader):
+    bar = tqdm(loader, desc=f"epoch {epoch}", unit=" batches")
+    for step, (images, labels) in enumerate(bar):
         optimizer.zero_grad()
         loss = criterion(model(images), labels)
         loss.backward()
         optimizer.step()
         if step % 100 == 0:
-            print(f"epoch {epoch} step {step:4d} loss {loss.item():.4f}")
+            bar.set_postfix(loss=f"{loss.item():.4f}")
 
 
 def evaluate(model, loader):
@@ -83,6 +86,7 @@ def main():
     model.load_state_dict(torch.load(options.model))
     accuracy = evaluate(model, test_loader)
     print(f"{options.epochs} epochs in {seconds:.1f} s, accuracy {100 * accuracy:.2f} %")
+    print(f"the model is in {options.model}")
 
 
 if __name__ == "__main__":
