@@ -12,6 +12,8 @@ from typing import Any, Final
 from weakref import ref
 
 from treadle.base.dtype import DType
+from treadle.base.errors import TreadleError
+from treadle.base.site import call_site, describe
 from treadle.graph.capture import CONSTANT, LEAF, Shortcut, State, Trace
 from treadle.ops.table import Op
 from treadle.ops.view import ALIAS
@@ -346,7 +348,12 @@ def _first_block(
     trace = recorder.trace
     start = trace.state
     known = len(trace.leaves)
-    tensors = body(*inputs, *attrs)
+    try:
+        tensors = body(*inputs, *attrs)
+    except TreadleError as error:
+        if not hasattr(error, "__notes__"):
+            error.add_note(f"recorded at {describe(call_site())}")
+        raise
     if recorder.trace is not trace:
         # A read in the body, or too much pending, ran the first part of it.
         return tensors
