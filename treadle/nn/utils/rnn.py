@@ -54,8 +54,8 @@ def padded(packed: PackedSequence, value: float = 0.0, length: int | None = None
     total = len(sizes) if length is None else length
     if total < len(sizes):
         raise ValueError(
-            f"Expected total_length to be at least the length of the longest sequence in input, but "
-            f"got total_length={length} and max sequence length being {len(sizes)}"
+            f"Expected total_length to be at least the length of the longest sequence in input, "
+            f"but got total_length={length} and max sequence length being {len(sizes)}"
         )
     n = int(sizes[0])
     step, column = _places(sizes)
