@@ -35,7 +35,8 @@ __version__ = "0.1.0"
 
 # Loaded at first use: `import treadle` pays for recording only.
 _ROOMS = {"autograd": "treadle.autograd", "nn": "treadle.nn", "optim": "treadle.optim",
-          "utils": "treadle.utils", "vision": "treadle.vision", "io": "treadle.io"}  # fmt: skip
+          "utils": "treadle.utils", "io": "treadle.io", "vision": "treadle.vision",
+          "text": "treadle.text"}  # fmt: skip
 _FUNCTIONS = {
     "save": "treadle.io", "load": "treadle.io",
     "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",
