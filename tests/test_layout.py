@@ -12,7 +12,7 @@ LINES_A_FUNCTION = 60
 
 ROOMS = (
     {"base"}, {"ir"}, {"ops"}, {"graph"}, {"codegen"}, {"runtime"}, {"tensor"},
-    {"nn", "optim", "utils", "io"}, {"vision"},
+    {"nn", "optim", "utils", "io"}, {"vision", "text"},
 )  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 

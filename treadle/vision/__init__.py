@@ -1,5 +1,5 @@
-"""Data sets and transforms of images, under torchvision's names."""
+"""Data sets, transforms and models of images, under torchvision's names."""
 
-from treadle.vision import datasets, transforms
+from treadle.vision import datasets, models, transforms
 
-__all__ = ["datasets", "transforms"]
+__all__ = ["datasets", "models", "transforms"]

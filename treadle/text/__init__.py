@@ -1,0 +1,5 @@
+"""Models of text."""
+
+from treadle.text import models
+
+__all__ = ["models"]
