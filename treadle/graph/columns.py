@@ -34,8 +34,13 @@ from treadle.ir.loop import Accumulate, Alloc, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
 from treadle.ops.reduce import combine_of
 
-BLOCK = 256
-"""Columns of a task: the accumulators stay in the first-level cache."""
+BLOCK = 1024
+"""Columns of a task: the accumulators stay in the first-level cache, and what is read of a row is
+a page of memory, so that the prefetcher gets going."""
+NARROW = 256
+"""Columns of a task where wide blocks would be too few."""
+ENOUGH = 16
+"""Tasks that keep the machine busy."""
 
 
 def lower_columns(
@@ -82,8 +87,10 @@ class _Columns:
     def build(self) -> None:
         """Emits the accumulation, then what becomes of the sums."""
         nest, emitter, last = self.nest, self.nest.emitter, self.rows[-1]
-        blocks = -(-last.extent // BLOCK)
-        width = min(BLOCK, ((last.extent + blocks - 1) // blocks + 15) // 16 * 16)
+        outer = sh.count([d.extent for d in self.rows[:-1]])
+        block = BLOCK if outer * -(-last.extent // BLOCK) >= ENOUGH else NARROW
+        blocks = -(-last.extent // block)
+        width = min(block, ((last.extent + blocks - 1) // blocks + 15) // 16 * 16)
         nest.parallel(self.rows[:-1], [Piece(last, width)])
         for v in self.sums:
             name = self.registers[v] = emitter.fresh("a")

@@ -20,10 +20,12 @@ from treadle.ops.view import permute, reshape, slice_
 
 SPLIT = 1 << 17
 """Reductions of this many elements are worth splitting, if they have few results."""
-FEW = 2048
+FEW = 8192
 PIECES = 32
 """A split reduction has at most this many pieces."""
-COLUMNS = 256
+SHORTEST = 16
+"""Elements of a result in a piece: shorter ones cost more to combine than they gain."""
+COLUMNS = 1024
 """Columns that one task of a reduction across rows takes (`columns.BLOCK`)."""
 
 
@@ -151,7 +153,9 @@ def _pieces(node: Node) -> Node | None:
     if not long:
         return simpler(node)
     axis = long[0]
-    pieces = min(PIECES, max(2, count // (SPLIT // 8)), x.shape[axis])
+    pieces = min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, x.shape[axis])
+    if pieces < 2:
+        return simpler(node)
     chunk = -(-x.shape[axis] // pieces)
     part = make(PARTIAL, (x,), (axes, combine_of(node), axis, chunk))
     return make(node.op, (part,), ((axis,),))
