@@ -135,7 +135,10 @@ class Fusion:
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
-        if group.kind in ("host", "scatter", "border") or group.pull.size > LARGEST:
+        # A kernel that writes the places of a window out stores them for one node.
+        if group.parts or group.kind in ("host", "scatter", "border"):
+            return False
+        if group.pull.size > LARGEST:
             return False
         bit = 1 << group.number
         return not any(g.ancestors & bit for g in needs.values() if g is not group)

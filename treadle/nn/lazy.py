@@ -112,9 +112,9 @@ class LazyLinear(_Lazy, Linear):
         fresh = self.has_uninitialized_params()
         self.in_features = extent
         if fresh:
-            self.weight.materialize((self.out_features, extent))  # type: ignore[attr-defined]
+            self.weight.materialize((self.out_features, extent))
             if self.bias is not None:
-                self.bias.materialize((self.out_features,))  # type: ignore[attr-defined]
+                self.bias.materialize((self.out_features,))
             Linear.reset_parameters(self)
 
 

@@ -243,7 +243,7 @@ def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if len(input._node.shape) != 2:
         raise ShapeError(f"trace: expected a matrix, got {len(input._node.shape)} dimensions")
-    return diagonal(input).sum()  # type: ignore[attr-defined]
+    return diagonal(input).sum()
 
 
 # --- padding -----------------------------------------------------------------------------------

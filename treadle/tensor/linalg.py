@@ -136,7 +136,7 @@ def solve_triangular(
     A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Tensor:
     """`solve` with one triangle of `A`, whose diagonal counts as 1 if `unitriangular`."""
-    part: Any = A.triu() if upper else A.tril()  # type: ignore[attr-defined]
+    part: Any = A.triu() if upper else A.tril()
     if unitriangular:
         one = eye(A._node.shape[-1], dtype=A._node.dtype)
         part = ar.where(ar.ne(one, 0), one, part)
@@ -288,7 +288,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
 def cond(A: Tensor) -> Tensor:
     """The largest by the smallest singular value."""
     s = svdvals(A)
-    return ar.div(mv.narrow(s, -1, 0, 1), mv.narrow(s, -1, s._node.shape[-1] - 1, 1)).squeeze(-1)  # type: ignore[attr-defined]
+    return ar.div(mv.narrow(s, -1, 0, 1), mv.narrow(s, -1, s._node.shape[-1] - 1, 1)).squeeze(-1)
 
 
 def matrix_trace(A: Tensor) -> Tensor:

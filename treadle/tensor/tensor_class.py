@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from treadle.base import dtype as dt
@@ -46,6 +46,10 @@ class Tensor(Lazy):
     Shape, dtype and device are always known; the elements are computed when they are read, or at
     the end of `optimizer.step()`. Made by `treadle.tensor` and the other creation functions.
     """
+
+    if TYPE_CHECKING:
+        # The functions that are methods too are attached below: their types are the functions'.
+        def __getattr__(self, name: str) -> Any: ...
 
     __slots__ = ()
     __array_priority__ = 1000
