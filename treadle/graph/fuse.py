@@ -137,6 +137,9 @@ class Fusion:
         """Whether no other group that the anchor needs must itself run after this one."""
         if group.kind in ("host", "scatter", "border") or group.pull.size > LARGEST:
             return False
+        if group.parts:
+            # Each part is another place within a window; one index does not reach them all.
+            return False
         bit = 1 << group.number
         return not any(g.ancestors & bit for g in needs.values() if g is not group)
 
