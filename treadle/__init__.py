@@ -36,7 +36,8 @@ __version__ = "0.1.0"
 # Loaded at first use: `import treadle` pays for recording only.
 _ROOMS = {
     "autograd": "treadle.autograd", "nn": "treadle.nn", "optim": "treadle.optim",
-    "utils": "treadle.utils", "vision": "treadle.vision", "text": "treadle.text", "io": "treadle.io",
+    "utils": "treadle.utils", "io": "treadle.io", "vision": "treadle.vision",
+    "text": "treadle.text",
     "cuda": "treadle.cuda",
 }  # fmt: skip
 _FUNCTIONS = {
