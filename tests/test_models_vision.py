@@ -109,10 +109,9 @@ def test_initialisation() -> None:
     ("make", "size", "lr"),
     [
         (lambda: small_resnet(models.BasicBlock), 32, 0.01),
-        (lambda: small_resnet(models.Bottleneck), 32, 0.01),
         (lambda: small_vit(dropout=0.1), 16, 0.05),
     ],
-    ids=["basic", "bottleneck", "vit"],
+    ids=["resnet", "vit"],
 )
 def test_training_lowers_the_loss(make: Any, size: int, lr: float) -> None:
     treadle.manual_seed(0)
@@ -120,13 +119,30 @@ def test_training_lowers_the_loss(make: Any, size: int, lr: float) -> None:
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     x, y = treadle.from_numpy(images(8, size)), treadle.arange(8) % 5
     losses = []
-    for _ in range(8):
+    for _ in range(6):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_look_at_the_scores_changes_no_gradient() -> None:
+    """What follows the adjoint of a max pool is not to be stored in its place."""
+
+    def gradient(look: bool) -> np.ndarray:
+        treadle.manual_seed(3)
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        model = nn.Sequential(*layers).double().eval()
+        nn.init.constant_(model[1].running_var, 4.0)
+        scores = model(treadle.from_numpy(images(2, 12).astype(np.float64)))
+        if look:
+            scores.detach().numpy()
+        (scores**2).sum().backward()
+        return model[0].weight.grad.numpy()
+
+    np.testing.assert_allclose(gradient(True), gradient(False), rtol=1e-12)
 
 
 # --- agreement with PyTorch ----------------------------------------------------------------------
@@ -205,8 +221,9 @@ def compare(model: nn.Module, forward: Any, size: int) -> None:
         agree(parameter.grad, state[name].grad)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("block", [models.BasicBlock, models.Bottleneck])
+@pytest.mark.parametrize(
+    ("block", "training"), [(models.BasicBlock, True), (models.Bottleneck, False)]
+)
 def test_resnet_agrees_with_pytorch(block: Any, training: bool) -> None:
     treadle.manual_seed(1)
     model = small_resnet(block).train(training)

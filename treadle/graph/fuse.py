@@ -140,6 +140,9 @@ class Fusion:
             return False
         if group.pull.size > LARGEST:
             return False
+        if group.parts:
+            # Each part is another place within a window; one index does not reach them all.
+            return False
         bit = 1 << group.number
         return not any(g.ancestors & bit for g in needs.values() if g is not group)
 

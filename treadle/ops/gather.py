@@ -183,6 +183,7 @@ def _join_lower(node: Node, index: Index, read: Read) -> Expr:
     (axis,) = node.attrs
     i = index[axis]
     start = node.shape[axis]
+    tiles = len({x.shape[axis] for x in node.inputs}) == 1
     value: Expr | None = None
     for k in reversed(range(len(node.inputs))):
         extent = node.inputs[k].shape[axis]
@@ -190,7 +191,9 @@ def _join_lower(node: Node, index: Index, read: Read) -> Expr:
         if extent == 0:
             continue
         shifted = i if start == 0 else Binary("sub", i, integer(start))
-        part = read(k, (*index[:axis], clamp(shifted, extent), *index[axis + 1 :]))
+        # Both are the place where it is inside; a remainder leaves a loop over tiles straight.
+        place = Binary("mod", i, integer(extent)) if tiles else clamp(shifted, extent)
+        part = read(k, (*index[:axis], place, *index[axis + 1 :]))
         inside = Binary("lt", i, integer(start + extent))
         value = part if value is None else Select(inside, part, value)
     return Const(0, node.dtype) if value is None else value

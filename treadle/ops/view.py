@@ -231,7 +231,9 @@ def _unslice_lower(node: Node, index: Index, read: Read) -> Expr:
             inside.append(Binary("lt", place, integer(extent)))
         if step > 1:
             inside.append(Binary("eq", Binary("mod", shifted, integer(step)), integer(0)))
-        at.append(clamp(place, extent))
+        tiles = step == 1 and extent and n % extent == 0 and start % extent == 0
+        # Both are the place where it is inside; a remainder leaves a loop over tiles straight.
+        at.append(Binary("mod", i, integer(extent)) if tiles else clamp(place, extent))
     return guarded(inside, read(0, tuple(at)), Const(0, node.dtype))
 
 

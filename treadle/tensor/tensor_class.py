@@ -22,6 +22,7 @@ from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.methods import attach
 from treadle.tensor.naming import GradientFunction, gradient_name
+from treadle.tensor.handle import RemovableHandle
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
     DETACHED,
@@ -563,25 +564,6 @@ class Tensor(Lazy):
         return movement.reshape(self, other._node.shape)
 
     reshape_as = view_as
-
-
-class RemovableHandle:
-    """Takes a hook away again."""
-
-    def __init__(self, remove: Callable[[], Any]) -> None:
-        self._remove: Callable[[], Any] | None = remove
-
-    def remove(self) -> None:
-        """Takes the hook away; a second call does nothing."""
-        if self._remove is not None:
-            self._remove()
-        self._remove = None
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 def _registered(table: dict[Any, Any], hook: Any) -> RemovableHandle:

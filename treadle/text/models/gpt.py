@@ -162,7 +162,7 @@ class GPT(nn.Module):
         total = sum(p.numel() for p in self.parameters())
         return total - self.transformer.wpe.weight.numel() * non_embedding
 
-    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, idx: Tensor, targets: Any = None) -> tuple[Tensor, Tensor | None]:
         """The scores of each next token, and the loss.
 
         Args:

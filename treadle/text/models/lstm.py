@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from treadle import nn
 from treadle.nn import functional as F
 from treadle.tensor import Tensor
@@ -56,7 +58,7 @@ class LSTMLanguageModel(nn.Module):
         nn.init.zeros_(self.decoder.bias)
 
     def forward(
-        self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
+        self, tokens: Tensor, state: State | None = None, targets: Any = None
     ) -> tuple[Tensor, State, Tensor | None]:
         """The scores of each next token, the state after the last one, and the loss.
 

@@ -128,7 +128,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} do not tile an image of {image_size}")
         self.image_size, self.patch_size, self.hidden_dim = image_size, patch_size, hidden_dim
         self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)
-        self.class_token = nn.Parameter(zeros(1, 1, hidden_dim))
+        self.class_token: Any = nn.Parameter(zeros(1, 1, hidden_dim))
         length = (image_size // patch_size) ** 2 + 1
         self.encoder = Encoder(
             length, num_layers, num_heads, hidden_dim, mlp_dim, dropout, attention_dropout
