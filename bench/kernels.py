@@ -125,9 +125,7 @@ def main() -> None:
     for name, case in CASES.items():
         if wanted not in name:
             continue
-        contenders = {
-            "treadle": case(treadle, {k: treadle.from_numpy(v) for k, v in data.items()})
-        }
+        contenders = {"treadle": case(treadle, {k: treadle.from_numpy(v) for k, v in data.items()})}
         if torch is not None:
             contenders["PyTorch"] = case(torch, {k: torch.from_numpy(v) for k, v in data.items()})
         with alone():
