@@ -20,9 +20,9 @@ from treadle.tensor import autograd, creation, indexing, inplace, linear_algebra
 from treadle.tensor import reduction as red
 from treadle.tensor.format import format_tensor
 from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.handle import RemovableHandle
 from treadle.tensor.methods import attach
 from treadle.tensor.naming import GradientFunction, gradient_name
-from treadle.tensor.handle import RemovableHandle
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
     DETACHED,
