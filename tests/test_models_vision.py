@@ -119,7 +119,7 @@ def test_training_lowers_the_loss(make: Any, size: int, lr: float) -> None:
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     x, y = treadle.from_numpy(images(8, size)), treadle.arange(8) % 5
     losses = []
-    for _ in range(6):
+    for _ in range(8):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
