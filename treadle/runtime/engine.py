@@ -89,8 +89,8 @@ class Bound:
         for i, out in self._shared:
             outputs[i] = self._alias(out, leaves, outputs)
         addresses += [buffer.address for buffer in outputs]
-        arena = empty(self._arena)
-        addresses.append(arena.address)
+        arena = empty(self._arena) if self._arena else None
+        addresses.append(arena.address if arena else 0)
         for step in self._steps:
             if isinstance(step, HostCall):
                 _call_host(step, addresses)

@@ -54,6 +54,8 @@ def donatable(leaves: list[Any]) -> tuple[int, ...]:
     Adopted memory is somebody else's: who gave it may read it at any time.
     """
     counts = _reference_counts(leaves)
+    if _UNSHARED not in counts:
+        return ()
     return tuple(
         [
             i
@@ -61,6 +63,12 @@ def donatable(leaves: list[Any]) -> tuple[int, ...]:
             if n == _UNSHARED and type(leaf) is Buffer and leaf.owner is None
         ]
     )
+
+
+def unshared(leaves: list[Any], chosen: tuple[int, ...]) -> bool:
+    """Whether nobody else holds the chosen inputs, which a plan is going to overwrite."""
+    count = sys.getrefcount
+    return all([count(leaves[i]) < _UNSHARED for i in chosen])
 
 
 def submit(trace: Trace) -> list[Any]:
@@ -140,6 +148,8 @@ def _run(
 def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:
     """The values alive that a backward pass may still start from."""
     roots = {t._pos for t in live if t._needs == DERIVED}
+    if not roots:
+        return ()
     return tuple(sorted(pos for pos in roots if not trace.is_freed(pos)))
 
 

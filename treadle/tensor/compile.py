@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import ref
 
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
-from treadle.runtime.execute import donatable
+from treadle.runtime.execute import unshared
 from treadle.runtime.profile import active
 from treadle.tensor.record import (
     Capture,
@@ -99,7 +99,7 @@ class Direct:
             t._buffer = None
         buffers = None
         try:
-            if donatable(leaves) == self.donated:
+            if unshared(leaves, self.donated):
                 buffers = self.plan.run(leaves)
         finally:
             if buffers is None:
