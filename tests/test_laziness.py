@@ -228,3 +228,28 @@ def test_a_compiled_optimiser_keeps_its_numbers_in_step(make: str) -> None:
         runs.append(losses + [p.tolist() for p in model.parameters()])
     assert len(run.reasons) < 4, run.reasons
     assert runs[0] == runs[1]
+
+
+def test_a_compiled_step_overwrites_nothing_that_somebody_holds() -> None:
+    weights, loss = network()
+    x = treadle.from_numpy(np.ones((4, 5), np.float32))
+
+    @treadle.compile
+    def step(x: Any) -> Any:
+        for w in weights:
+            w.grad = None
+        value = loss(x)
+        value.backward()
+        with treadle.no_grad():
+            for w in weights:
+                w.sub_(w.grad * 0.1)
+        treadle.step_done()
+        return value
+
+    for _ in range(4):
+        step(x)
+    held = weights[0].detach().numpy()
+    before = held.copy()
+    step(x)
+    np.testing.assert_array_equal(held, before)
+    assert not np.array_equal(weights[0].detach().numpy(), before)

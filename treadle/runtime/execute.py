@@ -68,11 +68,8 @@ def donatable(leaves: list[Any]) -> tuple[int, ...]:
 def unshared(leaves: list[Any], chosen: tuple[int, ...]) -> bool:
     """Whether nobody else holds the chosen inputs, which a plan is going to overwrite."""
     count = sys.getrefcount
-    for i in chosen:
-        # One reference fewer than in `_reference_counts`: there is no loop variable.
-        if count(leaves[i]) >= _UNSHARED:
-            return False
-    return True
+    # One reference fewer than in `_reference_counts`: no loop variable holds the leaf.
+    return all(count(leaves[i]) < _UNSHARED for i in chosen)
 
 
 def submit(trace: Trace) -> list[Any]:
