@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from treadle.base.device import CPU, Device
 from treadle.base.dtype import DType
 from treadle.base.shape import Shape
 from treadle.base.site import Site
-
-
-class OpRecord(Protocol):
-    """What the graph needs to know of an op; the record itself is `treadle.ops.table.Op`."""
-
-    name: str
-    kind: str
-    attr_names: tuple[str, ...]
-    lower: Callable[..., Any]
 
 
 class Node:

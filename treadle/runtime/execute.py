@@ -97,16 +97,14 @@ def submit(trace: Trace) -> list[Any]:
         for t in live:
             t._buffer = by_position[t._pos]
         if saved:
-            _keep(trace, state, saved, by_position)
+            _keep(trace, saved, by_position)
     _forget(trace, live, bool(owed))
     return live
 
 
 def _take_back(trace: Trace) -> None:
     """Gives the tensors that a failed run would have changed the memory that they had before it."""
-    leaf = iter(trace.leaves)
-    states = trace.state.path()
-    bound = {s.pos: next(leaf) for s in states if s.node is not None and s.node.op is INPUT}
+    bound = _bindings(trace)
     for reference, before in reversed(trace.written):
         t = reference()
         if t is None or t._trace is not trace:
@@ -183,12 +181,15 @@ def _prepare(
     return plan
 
 
-def _keep(
-    trace: Trace, state: State, saved: tuple[int, ...], by_position: dict[int, Buffer]
-) -> None:
-    leaf = iter(trace.leaves)
-    states = state.path()
-    bound = {s.pos: next(leaf) for s in states if s.node is not None and s.node.op is INPUT}
+def _bindings(trace: Trace) -> dict[int, Any]:
+    """What each input of a trace is bound to, by position."""
+    states = trace.state.path()
+    inputs = [s.pos for s in states if s.node is not None and s.node.op is INPUT]
+    return dict(zip(inputs, trace.leaves, strict=True))
+
+
+def _keep(trace: Trace, saved: tuple[int, ...], by_position: dict[int, Buffer]) -> None:
+    bound = _bindings(trace)
     trace.saved = {pos: by_position[pos] if pos in by_position else bound[pos] for pos in saved}
 
 

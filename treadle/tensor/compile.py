@@ -16,6 +16,7 @@ from weakref import ref
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
 from treadle.runtime.execute import unshared
 from treadle.runtime.profile import active
+from treadle.tensor.inplace import hold_again
 from treadle.tensor.record import (
     Capture,
     Lazy,
@@ -212,7 +213,7 @@ class Compiled:
             trace.written.append((ref(t), t._pos))
             t._pos, t._node, t._trace, t._buffer = state.pos, state.node, trace, None
             t._version += 1
-            _hold_again(trace, t)
+            hold_again(t)
         for leaf, state in known.grads:
             leaf._grad = hold(trace, state)
         result = [None if state is None else hold(trace, state) for state in known.result]
@@ -322,10 +323,6 @@ def _guard(value: Any) -> Any:
     except TypeError:
         return id(value)
     return (type(value), value)
-
-
-def _hold_again(trace: Trace, t: Any) -> None:
-    trace.handles.append(ref(t))
 
 
 def compile(function: Callable[..., Any] | None = None, *, strict: bool = False) -> Any:

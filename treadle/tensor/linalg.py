@@ -12,7 +12,6 @@ from treadle.ops.view import EXPAND
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor import reduction as red
-from treadle.tensor.arrange import diagonal
 from treadle.tensor.contraction import chain_matmul as multi_dot_chain
 from treadle.tensor.creation import eye
 from treadle.tensor.linear_algebra import matmul
@@ -289,8 +288,3 @@ def cond(A: Tensor) -> Tensor:
     """The largest by the smallest singular value."""
     s = svdvals(A)
     return ar.div(mv.narrow(s, -1, 0, 1), mv.narrow(s, -1, s._node.shape[-1] - 1, 1)).squeeze(-1)
-
-
-def matrix_trace(A: Tensor) -> Tensor:
-    """The sum of the diagonals of matrices."""
-    return red.sum(diagonal(A, 0, -2, -1), -1)

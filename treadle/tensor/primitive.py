@@ -216,11 +216,6 @@ def taken(x: Any, index: Any, axis: int) -> Any:
     return record(gather.TAKE, (x, index), (axis,))
 
 
-def taken_along(x: Any, index: Any, axis: int) -> Any:
-    """`out[.., i, ..] = x[.., index[.., i, ..], ..]`."""
-    return record(gather.TAKE_ALONG, (x, index), (axis,))
-
-
 def scattered(x: Any, index: Any, axis: int, extent: int) -> Any:
     """Zeros, to which the slices of `x` are added at an index along an axis."""
     return record(gather.SCATTER_ADD, (x, index), (axis, extent))

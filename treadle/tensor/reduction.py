@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
-from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.errors import DTypeError
 from treadle.ops import reduce as ops
 from treadle.ops.pointwise import EQ, ISNAN, OR, WHERE
 from treadle.ops.source import FULL, IOTA
@@ -293,9 +293,3 @@ def allclose(
 ) -> bool:
     """Whether all elements satisfy `isclose`; reads the result."""
     return bool(all(ar.isclose(input, other, rtol, atol, equal_nan)).item())
-
-
-def require_dims(input: Any, rank: int, name: str) -> None:
-    """Raises `ShapeError` unless a tensor has `rank` dimensions."""
-    if len(input._node.shape) != rank:
-        raise ShapeError(f"{name} expects {rank} dimensions, got shape {tuple(input._node.shape)}")
