@@ -150,7 +150,8 @@ def _poison(n: int, kind: Any) -> Any:
 def _namespace() -> dict[str, Any]:
     names: dict[str, Any] = {f"T_{d.name}": d.numpy.type for d in (*dt.ALL, dt.uint32)}
     return names | {
-        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"},
+        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"}
+        | {"logaddexp": np.logaddexp},
         "unary": {n: op.ref for n, op in TABLE.items() if op.kind == "pointwise"},
         "select": lambda c, a, b: a if c else b,
         "cast": _cast, "inside": _inside, "poison": _poison, "check": _check,

@@ -125,7 +125,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "host", "scatter", "reduce"):
+        if kind in ("contract", "host", "scatter", "reduce", "scan"):
             found.anchors.add(node)
     _pad_in_place(found)
     _epilogues(found)
@@ -197,9 +197,10 @@ def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
 
 
 def _epilogues(found: Anchors) -> None:
-    """The end of the pointwise chain behind a contraction or reduction is stored in its place."""
+    """The end of the pointwise chain behind what a kernel computes is stored in its place."""
     for node in found.order:
-        if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
+        kind = node.op.kind
+        if kind not in ("contract", "reduce", "scan", "scatter") or node in found.unrolled:
             continue
         end = at = node
         while at not in found.row_major:
@@ -236,7 +237,11 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+        if (
+            at in seen
+            or at in found.anchors
+            or at.op.kind in ("input", "contract", "reduce", "scan")
+        ):
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"

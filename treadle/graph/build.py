@@ -15,6 +15,7 @@ from treadle.graph.fuse import Fusion
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
+from treadle.graph.scans import lower_scan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
 from treadle.graph.simplify import node_key, simplify
@@ -114,6 +115,8 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.layouts, places)]
+    if group.kind == "scan":
+        return [lower_scan(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":
         return list(lower_scatter(group, fusion.layouts, places))
     node = group.node

@@ -124,7 +124,9 @@ class Emitter:
                 whole = parts[0]
                 for part in parts[1:]:
                     whole = Binary("add", whole, part)
-                parts = [Binary("mul", whole, self.size(k))]
+                # A step back is told apart: lanes can be turned round.
+                step = Const(-1) if k == -1 else self.size(k)
+                parts = [Binary("mul", whole, step)]
             for part in parts:
                 total = part if total is None else Binary("add", total, part)
         return self.number(a.const) if total is None else total
@@ -218,7 +220,8 @@ def label_of(values: Iterable[Value], first: Sequence[str] = ()) -> str:
     """The operations of a kernel in a few words."""
     names: dict[str, Any] = dict.fromkeys(first)
     for v in values:
-        if v.kind in ("expr", "reduce") and v.node.op.kind in ("pointwise", "reduce", "gather"):
+        shown = v.node.op.kind in ("pointwise", "reduce", "scan", "gather")
+        if v.kind in ("expr", "reduce", "scan") and shown:
             names[v.node.op.name] = None
     listed = list(names) or ["copy"]
     return "+".join(listed[:6] + (["..."] if len(listed) > 6 else []))

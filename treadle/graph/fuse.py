@@ -25,6 +25,7 @@ from treadle.graph.scatter import scatter_group
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
+from treadle.ops.scan import SCAN_PIECES
 
 MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""
@@ -82,7 +83,8 @@ class Fusion:
         inside = self.found.inside.get(node)
         if inside is not None:
             return inside.layout
-        if node in self.found.row_major or node not in group.members:
+        apart = node in self.found.row_major or node not in group.members
+        if apart or group.kind == "scan":
             return row_major(node.shape)
         order = [*group.rows, *group.cols]
         return in_loop_order(node.shape, group.members[node].index, order)
@@ -149,13 +151,19 @@ class Fusion:
     def _try(self, group: Group, node: Node, read: list[Node]) -> bool:
         if node.op.kind == "reduce" and node not in self.found.unrolled:
             return self._try_reduction(group, node)
-        for frame in self._frames(group):
+        if node.op.kind == "scan":
+            return self._try_scan(group, node)
+        for frame in self._frames(group, node):
             index = propose(group.space, frame, node.shape)
             if index is not None and self._attempt(group, node, index):
                 return True
-        return self._try_inverse(group, node, read)
+        return group.kind != "scan" and self._try_inverse(group, node, read)
 
-    def _frames(self, group: Group) -> list[Frame]:
+    def _frames(self, group: Group, node: Node) -> list[Frame]:
+        if group.kind == "scan":
+            # The index may run backwards: it is not taken apart.
+            same = squeezed(node.shape) == squeezed(group.frames[0].shape)
+            return group.frames if same else []
         return group.frames[1:] if group.kind == "columns" else group.frames
 
     def _attempt(self, group: Group, node: Node, index: Index) -> bool:
@@ -190,6 +198,22 @@ class Fusion:
             index = invert(space, variables, value.index, member.index)
             return index is not None and self._attempt(group, node, index)
         return False
+
+    def _try_scan(self, group: Group, node: Node) -> bool:
+        """Joins a scan along the same axis, in the same direction, as a whole."""
+        first = group.node
+        if group.kind != "scan" or first is None or group.chunk or node.op is SCAN_PIECES:
+            return False
+        if node.shape != first.shape or node.attrs != first.attrs:
+            return False
+        pull = group.pull
+        value = pull.scan(node, group.frames[0].index)
+        if pull.conflict:
+            pull.undo()
+            return False
+        pull.members[node] = value
+        pull.keep()
+        return True
 
     def _try_reduction(self, group: Group, node: Node) -> bool:
         if group.kind not in ("loops", "columns") or not group.frames:
@@ -255,6 +279,8 @@ class Fusion:
             group = scatter_group(
                 len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
+        elif kind == "scan":
+            group = self._new_scan(node)
         elif kind == "host" or node in self.padding:
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             kind = "host" if kind == "host" else "border"
@@ -349,6 +375,33 @@ class Fusion:
         group.rows = extra + [t for t in atoms if t not in cols]
         group.kind = "loops" if not atoms or atoms[-1] in cols else "columns"
         group.frames.append(Frame(node.shape, index))
+        pull.members[node] = value
+        pull.keep()
+        return group
+
+    def _new_scan(self, node: Node) -> Group:
+        """Loops over all dimensions but one around the turns along that one, in order."""
+        space = Space()
+        pull = Pull(space, self.leaves, self.layouts, self.found.unrolled)
+        axis, chunked = node.attrs[0], node.op is SCAN_PIECES
+        reverse = node.attrs[2] if chunked else node.attrs[1]
+        index = [space.var(n) for n in node.shape]
+        turn = index[axis]
+        if reverse:
+            last = space.const(node.shape[axis] - 1)
+            index[axis] = space.add(last, space.scale(turn, -1))
+        chunk, start = None, list(index)
+        extra: list[Atom] = []
+        if chunked:
+            piece = space.var(node.inputs[1].shape[axis])
+            extra = [piece.terms[0][0]]
+            chunk = Chunk(turn.terms[0][0], extra[0], node.attrs[3], node.shape[axis])
+            start[axis] = piece
+        value = pull.scan(node, tuple(index), tuple(start) if chunked else ())
+        frames = [Frame(node.shape, tuple(index))]
+        group = Group(len(self.groups), "scan", pull, frames, chunk=chunk, node=node)
+        group.cols = [turn.terms[0][0]]
+        group.rows = extra + [t for a in index for t, _ in a.terms if t not in group.cols]
         pull.members[node] = value
         pull.keep()
         return group

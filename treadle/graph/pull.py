@@ -53,10 +53,10 @@ class Read(Expr):
 
 
 class Value(Var):
-    """One node at one index. `kind` is expr, load, reduce or acc.
+    """One node at one index. `kind` is expr, load, reduce, scan or acc.
 
     `body` is over other values (`args`, in order of appearance); of a `reduce` there is one
-    argument, the element that is accumulated.
+    argument, the element that is accumulated; of a `scan` also, or two: what it starts from.
     """
 
     __slots__ = ("args", "body", "hi", "index", "kind", "level", "lo", "mask", "node", "uses")
@@ -142,6 +142,17 @@ class Pull:
         self._values[node, index] = value
         self.fresh.append(value)
         value.args = [self.at(node.inputs[0], inner)]
+        return value
+
+    def scan(self, node: Node, index: Index, start: Index = ()) -> Value:
+        """The value of a scan at an index: its input there, combined with what came before."""
+        value = Value(node, index, node.dtype)
+        value.kind = "scan"
+        self._values[node, index] = value
+        self.fresh.append(value)
+        value.args = [self.at(node.inputs[0], index)]
+        if start:
+            value.args.append(self.at(node.inputs[1], start))
         return value
 
     def accumulator(self, node: Node, index: Index) -> Value:

@@ -75,7 +75,7 @@ def in_place(step: Step, root: Root, node: Node) -> bool:
         return False
     if group.operands is not None:
         return node not in (group.operands.left.base, group.operands.right.base)
-    if group.kind == "columns" or not group.cols:
+    if group.kind in ("columns", "scan") or not group.cols:
         return True
     full = any(root.address.mask & t.mask for t in group.cols)
     return not full or not any(v.kind == "reduce" for v in step.values)
