@@ -193,9 +193,8 @@ class _Block:
             self._multiply(k, depth, k > start)
         with f.when(self.partial.equals(f.const(0, self.partial.dtype))):
             place.tables(self.parts)
-            with f.loop(0, f.div(place.columns, self.parts.tile.width)) as panel:
-                sums = f.at(self.sums, panel * number("sum_panel"))
-                place.panel_out(self.parts, panel, sums)
+            panels = f.div(place.columns, self.parts.tile.width)
+            place.out(self.parts, self.sums, f.index(0), panels)
 
     def _origins(self, operand: int, kind: int, start: Value, count: Value) -> None:
         """A table of the first pixels of tiles."""
@@ -281,31 +280,29 @@ class _Place:
             if parts.data:
                 call(f, parts.pixels, table, self.rows, *_strides(frame, parts, operand, M), at)
 
-    def panel_out(self, parts: _Parts, panel: Value, sums: Any) -> None:
-        """A panel's sums become outputs, some rows at a time."""
+    def out(self, parts: _Parts, sums: Any, first: Value, panels: Value) -> None:
+        """The sums of `panels` become outputs: all panels of some rows, then the next rows."""
         f, frame, width = self.f, self.frame, parts.tile.width
-        number, tiles, row_bytes = frame.number, frame.place("tiles"), parts.row_bytes
-        column = self.n + panel * width
-        with f.loop(0, self.rows, CHUNK) as row:
+        number, row_bytes = frame.number, parts.row_bytes
+        with f.loop(0, self.rows, CHUNK) as row, f.loop(0, panels) as panel:
             rows = f.least(self.rows - row, CHUNK)
-            call(
-                f, parts.collect, f.at(sums, row * row_bytes), number("sum_plane"), rows, tiles,
-                f.index(CHUNK * row_bytes),
-            )  # fmt: skip
+            at = f.at(sums, panel * number("sum_panel") + row * row_bytes)
+            tiles = frame.place("tiles")
+            call(f, parts.collect, at, number("sum_plane"), rows, tiles, f.index(CHUNK * row_bytes))
+            column = self.n + (first + panel) * width
             if parts.data:
-                ends = f.at(frame.place("ends"), row * (PIXELS * WORD))
-                call(
-                    f, parts.finish, tiles, frame.params, ends, number("end_size"), rows * PIXELS,
-                    column, f.index(width),
-                )  # fmt: skip
+                self._finish(parts, tiles, row * PIXELS, rows * PIXELS, column)
             else:
-                ends = f.at(frame.place("ends"), row * WORD)
                 with f.loop(0, f.index(TAPS)) as part:
-                    call(
-                        f, parts.finish, f.at(tiles, part * (CHUNK * row_bytes)), frame.params,
-                        ends, number("end_size"), rows, column * TAPS + part * width,
-                        f.index(width),
-                    )  # fmt: skip
+                    place = f.at(tiles, part * (CHUNK * row_bytes))
+                    self._finish(parts, place, row, rows, column * TAPS + part * width)
+
+    def _finish(self, parts: _Parts, tiles: Any, row: Value, rows: Value, column: Value) -> None:
+        f, frame = self.f, self.frame
+        call(
+            f, parts.finish, tiles, frame.params, f.at(frame.place("ends"), row * WORD),
+            frame.number("end_size"), rows, column, f.index(parts.tile.width),
+        )  # fmt: skip
 
 
 def _combine(frame: Frame, parts: _Parts, task: Value) -> None:
@@ -325,4 +322,4 @@ def _combine(frame: Frame, parts: _Parts, task: Value) -> None:
                 total.set(total.get() + planes.load(f.at(source, offset)))
             planes.store(total.get(), f.at(to, at))
         place.tables(parts)
-        place.panel_out(parts, panel, to)
+        place.out(parts, to, panel, f.index(1))
