@@ -1,4 +1,4 @@
-"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle and PyTorch eager.
+"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle and PyTorch, eager and compiled.
 
 `python bench/models.py` times all; with names it times those. `--profile` shows where a step's
 time goes instead, `--first` how long the first step of a fresh process takes.
@@ -86,10 +86,13 @@ def lstm(library: Any, model: Any) -> Workload:
 
 
 def our_resnet() -> Any:
-    """ResNet-18."""
+    """ResNet-18 with the stem for small images: 3 x 3 by single pixels, no pooling."""
     import treadle
 
-    return treadle.vision.models.resnet18()
+    model = treadle.vision.models.resnet18()
+    model.conv1 = treadle.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = treadle.nn.Identity()
+    return model
 
 
 def our_gpt() -> Any:
@@ -108,7 +111,7 @@ def our_lstm() -> Any:
 
 
 def their_resnet(torch: Any) -> Any:
-    """ResNet-18, as torchvision builds it."""
+    """ResNet-18, as torchvision builds it but for the stem."""
     nn = torch.nn
 
     class Block(nn.Module):
@@ -131,9 +134,8 @@ def their_resnet(torch: Any) -> Any:
         blocks += [Block(widths[i], widths[i + 1], min(i + 1, 2))]
         blocks += [Block(widths[i + 1], widths[i + 1], 1)]
     return nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(512, 1000),
+        nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+        *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000),
     )  # fmt: skip
 
 
