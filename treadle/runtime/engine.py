@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Sequence
 from typing import Any, Final
@@ -23,6 +24,7 @@ from treadle.ir.contraction import Contraction
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
+from treadle.runtime.processors import available
 from treadle.runtime.profile import Profile, active
 from treadle.runtime.program import Program
 
@@ -83,7 +85,9 @@ class Bound:
         """
         if self._numbers:
             self.set_numbers([leaves[i] for i in self._numbers])
-        addresses = self.addresses(leaves)
+            addresses = self.addresses(leaves)
+        else:
+            addresses = [leaf.address for leaf in leaves]
         outputs: list[Any] = [None] * len(self.plan.outputs)
         for i, nbytes in self.fixed:
             outputs[i] = empty(nbytes)
@@ -91,20 +95,23 @@ class Bound:
             outputs[i] = leaves[taken]
         for i, out in self.shared:
             outputs[i] = self._alias(out, leaves, outputs)
-        addresses += [buffer.address for buffer in outputs]
-        arena = empty(self.arena) if self.arena else None
+        for buffer in outputs:
+            addresses.append(buffer.address)
+        arena = None
+        if self.arena:
+            arena = empty(self.arena)
         addresses.append(arena.address if arena else 0)
+        profile = active()
         for step in self.steps:
             if isinstance(step, HostCall):
                 _call_host(step, addresses)
+                continue
+            if profile is None:
+                result = step[1].run(addresses)
             else:
-                profile = active()
-                if profile is None:
-                    result = step[1].run(addresses)
-                else:
-                    result = _run_timed(profile, step, addresses)
-                if result:
-                    self.fail(step[0], result)
+                result = _run_timed(profile, step, addresses)
+            if result:
+                self.fail(step[0], result)
         return outputs
 
     def set_numbers(self, values: list[Any]) -> None:
@@ -151,6 +158,9 @@ def _run_timed(
     return result
 
 
+_processors: Final = functools.cache(available)
+
+
 def _segments(plan: Plan) -> list[Any]:
     """The steps with neighbouring launches joined into programs of one native call."""
     out: list[Any] = []
@@ -180,7 +190,7 @@ def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program
     for step, address in zip(steps, addresses, strict=True):
         places = [number for place in step.buffers for number in place]
         if isinstance(step.kernel, Contraction):
-            cut = schedule(step.kernel, step.sizes, target)
+            cut = schedule(step.kernel, step.sizes, target, _processors())
             scratch = max(scratch, cut.scratch)
             workspace = max(workspace, cut.workspace)
             places += behind
