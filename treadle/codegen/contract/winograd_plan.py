@@ -1,6 +1,6 @@
 """The schedule of a convolution by transformed tiles: blocks, tasks, and places in memory.
 
-As for every contraction the numbers depend on sizes and tile alone, never on threads.
+As for every contraction, how k is cut depends on sizes and tile alone, never on the machine.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ _PACKED: Final = 32
 """Channels of a task that transforms filters."""
 _TASKS: Final = 16
 """Tasks for any number of threads that we expect, with slack for uneven ones."""
+_EACH: Final = 3
+"""Tasks for each processor, where there are few: more would transform images once more."""
 _SLICE: Final = 96
 """The least number of tiles of a slice: its sums are written and read once more."""
 _LINE: Final = 64
@@ -67,7 +69,10 @@ Parts = list[tuple[int, int]]
 class WinogradPlanner:
     """Fills in the numbers of the launches."""
 
-    def __init__(self, contraction: Contraction, sizes: Sequence[int], tile: Tile) -> None:
+    def __init__(
+        self, contraction: Contraction, sizes: Sequence[int], tile: Tile, processors: int
+    ) -> None:
+        self.processors = processors
         self.c = contraction
         self.layout = Layout(contraction, NAMES)
         self.tile = tile
@@ -108,7 +113,8 @@ class WinogradPlanner:
     def _cut_data(self) -> None:
         m_blocks = ceil(self.m / _TILES)
         panels = self.n // self.tile.width
-        n_blocks = max(1, min(ceil(_TASKS / m_blocks), panels // 2))
+        wanted = min(_TASKS, _EACH * self.processors)
+        n_blocks = max(1, min(ceil(wanted / m_blocks), panels // 2))
         self._blocks(
             up(ceil(self.m / m_blocks), self.tile.rows),
             ceil(panels / n_blocks) * self.tile.width,
