@@ -1,4 +1,4 @@
-"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle and PyTorch, eager and compiled.
+"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle, PyTorch, torch.compile.
 
 `python bench/models.py` times all; with names it times those. `--profile` shows where a step's
 time goes instead, `--first` how long the first step of a fresh process takes.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from harness import alone, compare, report, torch_or_none
+from harness import alone, compare, compiled_or_none, report, torch_or_none
 
 Run = Callable[[], Any]
 
@@ -202,18 +202,30 @@ print(time.perf_counter() - start)
 """
 
 
-def time_case(case: Case, rounds: int) -> None:
-    """Prints and notes the medians of both libraries."""
+def sides_of(case: Case) -> dict[str, Workload]:
+    """The model in every library that is here, after a first step and inference of each."""
     import treadle
 
+    sides = {"treadle": case.make(treadle, case.ours())}
+    torch = torch_or_none()
+    if torch is not None:
+        sides["PyTorch eager"] = case.make(torch, case.theirs(torch))
+        compiled = compiled_or_none(torch, case.theirs(torch))
+        if compiled is not None:
+            sides["PyTorch compiled"] = case.make(torch, compiled)
+    for side in sides.values():
+        side.step()
+        side.infer()
+    return sides
+
+
+def time_case(case: Case, rounds: int) -> None:
+    """Prints and notes the medians of all libraries."""
+    sides = sides_of(case)
     with alone():
-        sides = {"treadle": case.make(treadle, case.ours())}
-        torch = torch_or_none()
-        if torch is not None:
-            sides["PyTorch eager"] = case.make(torch, case.theirs(torch))
         for what, bar in zip(("step", "infer"), case.bars, strict=True):
             runs = {name: getattr(side, what) for name, side in sides.items()}
-            seconds = compare(runs, rounds=rounds, warm=2, settle=0.02)
+            seconds = compare(runs, rounds=rounds, warm=1, settle=0.02)
             name = "one training step" if what == "step" else "inference"
             report(f"{case.title}, {name}", seconds, bar=bar)
 
