@@ -65,13 +65,6 @@ def donatable(leaves: list[Any]) -> tuple[int, ...]:
     )
 
 
-def unshared(leaves: list[Any], chosen: tuple[int, ...]) -> bool:
-    """Whether nobody else holds the chosen inputs, which a plan is going to overwrite."""
-    count = sys.getrefcount
-    # One reference fewer than in `_reference_counts`: no loop variable holds the leaf.
-    return all(count(leaves[i]) < _UNSHARED for i in chosen)
-
-
 def submit(trace: Trace) -> list[Any]:
     """Runs what is pending in a trace, and gives their memory to the tensors alive.
 
@@ -139,6 +132,7 @@ def _run(
         counts.plans += 1
     counts.runs += 1
     buffers = plan.run(leaves)
+    trace.plan = (plan, *key)
     if profile is not None:
         profile.resume()
     return dict(zip(outputs, buffers, strict=True))
