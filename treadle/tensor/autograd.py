@@ -15,6 +15,8 @@ from treadle.graph.capture import DERIVED, LEAF, Shortcut, State, Trace
 from treadle.graph.history import reachable
 from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
+from treadle.ops.recurrence import RECURRENCE
+from treadle.ops.recurrence_gradient import gradients
 from treadle.ops.source import FULL
 from treadle.ops.table import INPUT, input_node
 from treadle.ops.view import ALIAS
@@ -52,9 +54,11 @@ class _Walk:
         """The (position, gradient position) of each leaf reached, and all positions visited."""
         leaves: list[int] = []
         visited: list[int] = []
-        for pos in reachable(self.states, list(self.grads)):
+        order = reachable(self.states, list(self.grads))
+        loops = self._loops(order)
+        for pos in order:
             state = self.states[pos]
-            if pos not in self.grads and pos not in self.trace.functions:
+            if pos not in self.grads and pos not in self.trace.functions and pos not in loops:
                 continue
             self._call_hooks(pos)
             if state.needs == LEAF:
@@ -64,6 +68,8 @@ class _Walk:
             self._refuse_freed(pos, state)
             if pos in self.trace.functions:
                 self._through_function(pos)
+            elif state.node is not None and state.node.op is RECURRENCE:
+                self._through_loop(loops.get(pos, []))
             else:
                 self._through_op(pos, state)
         return [(pos, self.grads[pos]) for pos in leaves], frozenset(visited)
@@ -109,6 +115,29 @@ class _Walk:
                 gradient = node.op.vjp(node, g, i)
                 if gradient is not None:
                     self.add(source, self._transplant(gradient))
+
+    def _loops(self, order: Sequence[int]) -> dict[int, list[int]]:
+        """The histories that one loop gives, by the first of them, which is walked last."""
+        loops: dict[Any, list[int]] = {}
+        for pos in reversed(order):
+            node = self.states[pos].node
+            if node is not None and node.op is RECURRENCE:
+                body, _, length, reverse = node.attrs
+                loops.setdefault((node.inputs, body, length, reverse), []).append(pos)
+        return {members[0]: members for members in loops.values()}
+
+    def _through_loop(self, members: Sequence[int]) -> None:
+        """The gradients of all histories of a loop at once, by one loop back."""
+        found = [(self.states[pos], pos) for pos in members if pos in self.grads]
+        if not found:
+            return
+        nodes = [state.node for state, _ in found if state.node is not None]
+        gs = [input_node(node.shape, node.dtype) for node in nodes]
+        self.values.update(zip(gs, [self.grads[pos] for _, pos in found], strict=True))
+        sources = found[0][0].inputs
+        wanted = {i for i, source in enumerate(sources) if self.states[source].needs}
+        for i, gradient in gradients(nodes, gs, wanted).items():
+            self.add(sources[i], self._transplant(gradient))
 
     def _through_function(self, pos: int) -> None:
         """The custom backward, once for all outputs: at the first of them, which is walked last."""
