@@ -22,11 +22,11 @@ from treadle.graph.group import (
 from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.layout import Layout, in_loop_order, row_major
 from treadle.graph.pull import Index, Pull, Read, Value
-from treadle.graph.recurrence import key_of
 from treadle.graph.scatter import scatter_group
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
+from treadle.ops.recurrence import key_of
 
 MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""

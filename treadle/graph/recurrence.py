@@ -17,7 +17,7 @@ from treadle.graph.plan import Move, Place, Plan, Repeat, Step, moved
 from treadle.ir.node import Node, topological
 from treadle.ops.body import Body, Loop, body_of, substitute
 from treadle.ops.contract import CONTRACT, contract
-from treadle.ops.recurrence import RECURRENCE
+from treadle.ops.recurrence import RECURRENCE, key_of
 from treadle.ops.table import input_node, make
 from treadle.ops.view import ALIAS, RESHAPE, permute, reshape
 
@@ -69,12 +69,6 @@ def lift(outputs: Sequence[Node], passes: Passes) -> list[Node]:
         loop = loops[key]
         new[node] = loop.carry(place) if value < body.carries else loop.history(place)
     return [new[o] for o in outputs]
-
-
-def key_of(node: Node) -> Any:
-    """What recurrence nodes that one loop computes have in common."""
-    body, _, length, reverse = node.attrs
-    return node.inputs, body, length, reverse
 
 
 def _prepared(body: Body, asked: frozenset[int], passes: Passes) -> _Lifted:

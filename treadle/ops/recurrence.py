@@ -80,3 +80,9 @@ RECURRENCE: Final = Op(
     "from the last one if `reverse`; that of a carry is what it was before each turn and, at the "
     "end that is reached last, what it has become, and so longer by one",
 )  # fmt: skip
+
+
+def key_of(node: Node) -> Any:
+    """What recurrence nodes that one loop computes have in common."""
+    body, _, length, reverse = node.attrs
+    return node.inputs, body, length, reverse

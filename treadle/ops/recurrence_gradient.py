@@ -7,7 +7,7 @@ not summed turn by turn: its parts are stacked and summed, or contracted, in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from treadle.ir.node import Node, topological
@@ -16,7 +16,7 @@ from treadle.ops.body import Body, Loop, after, body_of, first, substitute
 from treadle.ops.contract import CONTRACT, contract
 from treadle.ops.reduce import SUM, total
 from treadle.ops.source import full
-from treadle.ops.table import input_node, make
+from treadle.ops.table import Op, input_node, make
 from treadle.ops.view import (
     EXPAND,
     FLIP,
@@ -36,27 +36,55 @@ Stack = Callable[[Node], Node]
 """From a value of a turn to its history."""
 
 
-def gradients(nodes: Sequence[Node], gs: Sequence[Node], wanted: set[int]) -> dict[int, Node]:
+def gradients(
+    nodes: Sequence[Node], gs: Sequence[Node], wanted: set[int], known: Iterable[Node] = ()
+) -> dict[int, Node]:
     """The gradients of several histories of one recurrence, by the position of the input.
 
     Args:
         nodes: recurrence nodes that differ in the value that they tell of.
         gs: the gradient of each.
         wanted: the inputs whose gradients somebody wants.
+        known: further histories of that recurrence, to be used rather than made again.
     """
-    backward = _Backward(nodes, gs, wanted)
-    return backward.run()
+    return _Backward(nodes, gs, wanted, (*known, *nodes)).run()
+
+
+def used_by_gradients(
+    op: Op, body: Body, values: tuple[int, ...], wanted: frozenset[int]
+) -> list[int]:
+    """The values of a step whose histories the gradients of some of its histories use."""
+    key = ("used", values, wanted)
+    if key not in body.plans:
+        lead = [(), (1,), ()]
+        counts = (body.carries, body.slices, body.constants)
+        kinds = [extent for extent, n in zip(lead, counts, strict=True) for _ in range(n)]
+        inputs = tuple(
+            [
+                input_node((*extent, *leaf.shape), leaf.dtype)
+                for extent, leaf in zip(kinds, body.order, strict=False)
+            ]
+        )
+        nodes = [make(op, inputs, (body, v, 1, False)) for v in values]
+        found = gradients(nodes, [_like(n) for n in nodes], set(wanted))
+        body.plans[key] = sorted(
+            {n.attrs[1] for n in topological(found.values()) if n.op is op and n.inputs == inputs}
+        )
+    used: list[int] = body.plans[key]
+    return used
 
 
 class _Backward:
     """Builds the step of the backward recurrence, over nodes of the forward step itself."""
 
-    def __init__(self, nodes: Sequence[Node], gs: Sequence[Node], wanted: set[int]) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], gs: Sequence[Node], wanted: set[int], known: Iterable[Node]
+    ) -> None:
         some = nodes[0]
         body, _, length, reverse = some.attrs
         self.body: Body = body
         self.reverse: bool = reverse
-        self.forward = Loop(some.op, body, some.inputs, length, reverse, nodes)
+        self.forward = Loop(some.op, body, some.inputs, length, reverse, known)
         self.place = {node: i for i, node in enumerate(body.order)}
         self.wanted = {i for i in wanted if body.order[i].dtype.is_floating_point}
         self.relevant = _relevant(body, self.wanted)

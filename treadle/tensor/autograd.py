@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from treadle.base.errors import GradientError
 from treadle.graph.capture import DERIVED, LEAF, Shortcut, State, Trace
-from treadle.graph.history import reachable
+from treadle.graph.history import loops_in, reachable
 from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
 from treadle.ops.recurrence import RECURRENCE
@@ -55,7 +55,13 @@ class _Walk:
         leaves: list[int] = []
         visited: list[int] = []
         order = reachable(self.states, list(self.grads))
-        loops = self._loops(order)
+        # The histories of one loop are done at the first of them, which is walked last.
+        found = set(order)
+        loops = {
+            min(found.intersection(members)): members
+            for members in loops_in(self.states).values()
+            if not found.isdisjoint(members)
+        }
         for pos in order:
             state = self.states[pos]
             if pos not in self.grads and pos not in self.trace.functions and pos not in loops:
@@ -116,27 +122,18 @@ class _Walk:
                 if gradient is not None:
                     self.add(source, self._transplant(gradient))
 
-    def _loops(self, order: Sequence[int]) -> dict[int, list[int]]:
-        """The histories that one loop gives, by the first of them, which is walked last."""
-        loops: dict[Any, list[int]] = {}
-        for pos in reversed(order):
-            node = self.states[pos].node
-            if node is not None and node.op is RECURRENCE:
-                body, _, length, reverse = node.attrs
-                loops.setdefault((node.inputs, body, length, reverse), []).append(pos)
-        return {members[0]: members for members in loops.values()}
-
     def _through_loop(self, members: Sequence[int]) -> None:
         """The gradients of all histories of a loop at once, by one loop back."""
-        found = [(self.states[pos], pos) for pos in members if pos in self.grads]
-        if not found:
+        known = [node for pos in members if (node := self.states[pos].node) is not None]
+        given = [pos for pos in members if pos in self.grads]
+        nodes = [node for pos, node in zip(members, known, strict=True) if pos in self.grads]
+        if not nodes:
             return
-        nodes = [state.node for state, _ in found if state.node is not None]
         gs = [input_node(node.shape, node.dtype) for node in nodes]
-        self.values.update(zip(gs, [self.grads[pos] for _, pos in found], strict=True))
-        sources = found[0][0].inputs
+        self.values.update(zip(gs, [self.grads[pos] for pos in given], strict=True))
+        sources = self.states[given[0]].inputs
         wanted = {i for i, source in enumerate(sources) if self.states[source].needs}
-        for i, gradient in gradients(nodes, gs, wanted).items():
+        for i, gradient in gradients(nodes, gs, wanted, known).items():
             self.add(sources[i], self._transplant(gradient))
 
     def _through_function(self, pos: int) -> None:

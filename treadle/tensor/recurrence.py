@@ -12,6 +12,7 @@ from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
 from treadle.ir.node import Node
 from treadle.ops.body import Body, body_of
 from treadle.ops.recurrence import RECURRENCE
+from treadle.ops.recurrence_gradient import used_by_gradients
 from treadle.ops.table import INPUT
 from treadle.ops.view import ALIAS
 from treadle.tensor import primitive as pr
@@ -74,6 +75,7 @@ def scan(
         body, values, constants = step.finish(nexts, tensors)
     loop = _Recorded(body, (*carries, *slices, *constants), turns, reverse)
     given = iter([loop.history(v) for v in values])
+    loop.keep(values)
     stacked = [None if y is None else next(given) for y in outputs]
     last = [loop.last(k, c) for k, c in enumerate(carries)]
     return rebuild(carry_tree, last), rebuild(y_tree, stacked)
@@ -247,6 +249,17 @@ class _Recorded:
 
     def _record(self, value: int) -> Any:
         return record(RECURRENCE, self._inputs, (self._body, value, self._length, self._reverse))
+
+    def keep(self, values: list[int]) -> None:
+        """Records what gradients will use, so that it is kept where the loop runs before them."""
+        wanted = frozenset([i for i, t in enumerate(self._inputs) if t._needs])
+        if wanted and recorder().grad and self._length:
+            body = self._body
+            told = [v for v in values if v >= body.leaves and v not in body.nexts]
+            histories = (*range(body.carries), *dict.fromkeys(told))
+            for value in used_by_gradients(RECURRENCE, body, histories, wanted):
+                if value not in histories:
+                    self._record(value)
 
     def last(self, k: int, first: Any) -> Any:
         """What a carry is in the end."""
