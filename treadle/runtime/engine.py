@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -23,6 +24,7 @@ from treadle.ir.contraction import Contraction
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
+from treadle.runtime.processors import available
 from treadle.runtime.profile import Profile, active
 from treadle.runtime.program import Program
 
@@ -83,7 +85,9 @@ class Bound:
         """
         if self._numbers:
             self.set_numbers([leaves[i] for i in self._numbers])
-        addresses = self.addresses(leaves)
+            addresses = self.addresses(leaves)
+        else:
+            addresses = [leaf.address for leaf in leaves]
         outputs: list[Any] = [None] * len(self.plan.outputs)
         for i, nbytes in self.fixed:
             outputs[i] = empty(nbytes)
@@ -91,20 +95,23 @@ class Bound:
             outputs[i] = leaves[taken]
         for i, out in self.shared:
             outputs[i] = self._alias(out, leaves, outputs)
-        addresses += [buffer.address for buffer in outputs]
-        arena = empty(self.arena) if self.arena else None
+        for buffer in outputs:
+            addresses.append(buffer.address)
+        arena = None
+        if self.arena:
+            arena = empty(self.arena)
         addresses.append(arena.address if arena else 0)
+        profile = active()
         for step in self.steps:
             if isinstance(step, HostCall):
                 _call_host(step, addresses)
+                continue
+            if profile is None:
+                result = step[1].run(addresses)
             else:
-                profile = active()
-                if profile is None:
-                    result = step[1].run(addresses)
-                else:
-                    result = _run_timed(profile, step, addresses)
-                if result:
-                    self.fail(step[0], result)
+                result = _run_timed(profile, step, addresses)
+            if result:
+                self.fail(step[0], result)
         return outputs
 
     def set_numbers(self, values: list[Any]) -> None:
@@ -149,6 +156,9 @@ def _run_timed(
     for launch, (start, stop) in zip(launches, times, strict=True):
         profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
     return result
+
+
+_processors: Final = functools.cache(available)
 
 
 def _segments(plan: Plan) -> list[Any]:
@@ -224,7 +234,7 @@ class _Binder:
             self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
             params = (*places, *step.sizes)
             return [program.Launch(address, params, step.tasks, _grain(step), moves)]
-        cut = schedule(step.kernel, step.sizes, self._target)
+        cut = schedule(step.kernel, step.sizes, self._target, _processors())
         self.scratch = max(self.scratch, cut.scratch)
         self.workspace = max(self.workspace, cut.workspace)
         places += self._behind
