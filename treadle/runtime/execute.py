@@ -76,10 +76,12 @@ def submit(trace: Trace) -> list[Any]:
     """
     live = trace.live()
     trace.done = True
-    state = trace.state
     owed = _owed(trace, live)
     wanted = tuple(sorted({t._pos for t in live}))
-    saved, outputs = _outputs(state, wanted, owed)
+    saved: tuple[int, ...] = ()
+    outputs = wanted
+    if owed:
+        saved, outputs = _outputs(trace.state, wanted, owed)
     if outputs:
         try:
             by_position = _run(trace, trace.leaves, outputs, donatable(trace.leaves))
@@ -140,18 +142,16 @@ def _run(
 
 def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:
     """The values alive that a backward pass may still start from."""
-    roots = {t._pos for t in live if t._needs == DERIVED}
+    roots = [t._pos for t in live if t._needs == DERIVED]
     if not roots:
         return ()
-    return tuple(sorted(pos for pos in roots if not trace.is_freed(pos)))
+    return tuple(sorted({pos for pos in roots if not trace.is_freed(pos)}))
 
 
 def _outputs(
     state: State, wanted: tuple[int, ...], owed: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The positions kept for a backward pass, and all that the plan must store."""
-    if not owed:
-        return (), wanted
     key = ("saved", owed)
     saved = state.plans.get(key)
     if saved is None:
