@@ -16,11 +16,13 @@ from typing import Any, Final
 from treadle.base.lazy import LazyModule
 from treadle.base.settings import settings
 from treadle.codegen import cache, jit
+from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import render_contraction
 from treadle.codegen.executable import place
 from treadle.codegen.image import Image, link
 from treadle.codegen.render import render
 from treadle.codegen.target import Target, host
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import Kernel
 from treadle.ir.show import canonical, show
@@ -28,7 +30,7 @@ from treadle.ir.verify_loop import verify
 
 futures: Any = LazyModule("concurrent.futures")
 
-Pattern = Kernel | Contraction
+Pattern = Kernel | Contraction | Attention
 
 _SYMBOL: Final = "kernel"
 _lock: Final = threading.Lock()
@@ -130,6 +132,8 @@ def _rendered(pattern: Pattern, target: Target) -> str:
     module = jit.new_module(target, pattern.name)
     if isinstance(pattern, Contraction):
         render_contraction(module, pattern, target, _SYMBOL)
+    elif isinstance(pattern, Attention):
+        render_attention(module, pattern, target, _SYMBOL)
     else:
         if settings.check:
             verify(pattern)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from treadle.base import shape as sh
 from treadle.graph.index import Affine, Space
 from treadle.graph.layout import Inside
-from treadle.graph.pull import Index, Pull
-from treadle.ir.loop import Expr, Var
+from treadle.graph.strided import Strided, strided_operands
+from treadle.graph.views import View, see_through
 from treadle.ir.node import Node, topological
 from treadle.ops.source import RANDOM_BITS
 from treadle.ops.view import RESHAPE, SKEW, SPREAD, UNSLICE, regroup
@@ -27,18 +27,6 @@ DEAR_TREE = 48
 """Nor is an expression of this cost in all."""
 WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
-
-
-@dataclass(slots=True)
-class View:
-    """A node seen through views: `base` at an index linear in the address of its row-major form.
-
-    `flexible`: also linear in each dimension by itself, so that any order of storage will do.
-    """
-
-    base: Node
-    index: Index
-    flexible: bool
 
 
 @dataclass(slots=True)
@@ -61,28 +49,8 @@ class Anchors:
     row_major: set[Node]
     unrolled: set[Node]
     operands: dict[Node, Operands]
+    strided: dict[Node, dict[str, Strided]]
     inside: dict[Node, Inside]
-
-
-def see_through(space: Space, node: Node, index: Index) -> View:
-    """The deepest node below views of which `node` at `index` is a plain strided read."""
-    pull = Pull(space, frozenset(), {}, frozenset())
-    best = View(node, index, True)
-    while node.op.kind == "view" and node.op is not UNSLICE:
-        asked: list[tuple[Expr, ...]] = []
-        marker = Var("", node.dtype)
-
-        def read(i: int, at: tuple[Expr, ...], asked: list = asked, marker: Var = marker) -> Expr:
-            asked.append(at)
-            return marker
-
-        if pull.normal(node.op.lower(node, index, read)) is not marker:
-            break
-        index = tuple([pull.index_of(e) for e in asked[0]])
-        node = node.inputs[0]
-        if space.dot(index, sh.strides(node.shape)).is_linear:
-            best = View(node, index, all(a.is_linear for a in index))
-    return best
 
 
 def contraction_operands(node: Node) -> Operands:
@@ -109,7 +77,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         for i in node.inputs:
             if not users[i] or users[i][-1] is not node:
                 users[i].append(node)
-    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {})
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {}, {})
     for node in order:
         kind = node.op.kind
         if kind == "contract":
@@ -118,6 +86,11 @@ def find(outputs: Sequence[Node]) -> Anchors:
                 found.anchors.add(view.base)
                 if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
+        elif kind == "attention":
+            found.strided[node] = strided_operands(node)
+            bases = [x.view.base for x in found.strided[node].values()]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
         elif kind == "host":
             found.anchors.update(node.inputs)
             found.row_major.update(node.inputs)
@@ -125,7 +98,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "host", "scatter", "reduce"):
+        if kind in ("contract", "attention", "host", "scatter", "reduce"):
             found.anchors.add(node)
     _pad_in_place(found)
     _epilogues(found)
@@ -236,7 +209,7 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "attention", "reduce"):
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"

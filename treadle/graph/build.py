@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
+from treadle.graph.attention import lower_attention
 from treadle.graph.border import lower_border
 from treadle.graph.columns import lower_columns
 from treadle.graph.contraction import lower_contraction
@@ -110,6 +111,8 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return []
     if group.kind == "contract":
         return [lower_contraction(group, step.stored, fusion.layouts, places)]
+    if group.kind == "attention":
+        return [lower_attention(group, step.stored, fusion.layouts, places)]
     if group.kind == "columns":
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":

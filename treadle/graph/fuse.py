@@ -22,6 +22,7 @@ from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.layout import Layout, in_loop_order, row_major
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
+from treadle.graph.strided import same_kernel
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
@@ -61,9 +62,11 @@ class Fusion:
         for g in needs.values():
             ancestors |= g.ancestors | 1 << g.number
         group = None
-        free = kind not in ("contract", "host", "scatter") and node not in self.padding
+        free = kind not in ("contract", "attention", "host", "scatter") and node not in self.padding
         if free and sh.count(node.shape):
             group = self._join(node, read, needs)
+        if kind == "attention":
+            group = self._join_attention(node, needs)
         if group is None:
             group = self._found(node)
             # Zeros around a node can be written at any time.
@@ -99,6 +102,8 @@ class Fusion:
         """The leaves in memory below a node."""
         operands = self.found.operands.get(node)
         stack = [operands.left.base, operands.right.base] if operands else list(node.inputs)
+        if node in self.found.strided:
+            stack = [x.view.base for x in self.found.strided[node].values()]
         out: list[Node] = []
         seen: set[Node] = set()
         while stack:
@@ -136,7 +141,7 @@ class Fusion:
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
         # A kernel that writes the places of a window out stores them for one node.
-        if group.parts or group.kind in ("host", "scatter", "border"):
+        if group.parts or group.kind in ("attention", "host", "scatter", "border"):
             return False
         if group.pull.size > LARGEST:
             return False
@@ -154,6 +159,23 @@ class Fusion:
             if index is not None and self._attempt(group, node, index):
                 return True
         return self._try_inverse(group, node, read)
+
+    def _join_attention(self, node: Node, needs: dict[int, Group]) -> Group | None:
+        """Gradients of one attention share a kernel, and so do its result and its lse."""
+        for group in reversed(self.groups):
+            if group.kind == "attention" and any(same_kernel(node, x) for x in group.members):
+                bit = 1 << group.number
+                if any(g.ancestors & bit for g in needs.values() if g is not group):
+                    return None
+                group.strided = group.strided | self.found.strided[node]
+                self._compute(group, node)
+                return group
+        return None
+
+    def _compute(self, group: Group, node: Node) -> None:
+        """Makes a node a member of a kernel that is no loop nest."""
+        index = tuple([group.space.var(n) for n in node.shape])
+        group.pull.members[node] = group.pull.accumulator(node, index)
 
     def _frames(self, group: Group) -> list[Frame]:
         return group.frames[1:] if group.kind == "columns" else group.frames
@@ -255,6 +277,11 @@ class Fusion:
             group = scatter_group(
                 len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
+        elif kind == "attention":
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+            group.strided = self.found.strided[node]
+            self._compute(group, node)
         elif kind == "host" or node in self.padding:
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             kind = "host" if kind == "host" else "border"

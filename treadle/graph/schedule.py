@@ -47,6 +47,7 @@ def _outside_reads(group: Group) -> set[Node]:
     out: set[Node] = set()
     if group.operands is not None:
         out |= {group.operands.left.base, group.operands.right.base}
+    out |= {x.view.base for x in group.strided.values()}
     if group.kind == "host":
         assert group.node is not None
         out |= set(group.node.inputs)
@@ -58,7 +59,7 @@ def _outside_reads(group: Group) -> set[Node]:
 
 def _describe(step: Step, layouts: Mapping[Node, Layout]) -> None:
     group = step.group
-    if group.kind in ("host", "scatter", "border"):
+    if group.kind in ("attention", "host", "scatter", "border"):
         return
     step.roots = roots_of(group, step.stored, layouts)
     step.values = ordered([r.value for r in step.roots])

@@ -1,6 +1,7 @@
 """The op table: importing this room fills `TABLE` with every primitive."""
 
 from treadle.ops import (
+    attention,
     contract,
     gather,
     lapack,
@@ -19,6 +20,7 @@ __all__ = [
     "INPUT",
     "TABLE",
     "Op",
+    "attention",
     "contract",
     "gather",
     "input_node",

@@ -14,12 +14,12 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.base.site import describe
 from treadle.codegen.compile import bind
-from treadle.codegen.contract import schedule
+from treadle.codegen.schedules import schedule_of
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
 from treadle.graph.build import build, structural_key
 from treadle.graph.plan import HostCall, Launch, Plan
-from treadle.ir.contraction import Contraction
+from treadle.ir.loop import Kernel
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
@@ -163,8 +163,8 @@ def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program
     behind = (plan.arena_slot, _aligned(plan.arena_bytes))
     for step, address in zip(steps, addresses, strict=True):
         places = [number for place in step.buffers for number in place]
-        if isinstance(step.kernel, Contraction):
-            cut = schedule(step.kernel, step.sizes, target)
+        if not isinstance(step.kernel, Kernel):
+            cut = schedule_of(step.kernel, step.sizes, target)
             scratch = max(scratch, cut.scratch)
             workspace = max(workspace, cut.workspace)
             places += behind

@@ -1,0 +1,20 @@
+"""The launches of patterns that decide themselves how they are cut into tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treadle.codegen.attention import schedule_attention
+from treadle.codegen.contract import Schedule, schedule
+from treadle.codegen.target import Target
+from treadle.ir.attention import Attention
+from treadle.ir.contraction import Contraction
+
+
+def schedule_of(
+    pattern: Contraction | Attention, sizes: Sequence[int], target: Target
+) -> Schedule:
+    """The launches of a contraction or of attention of known sizes."""
+    if isinstance(pattern, Attention):
+        return schedule_attention(pattern, sizes, target)
+    return schedule(pattern, sizes, target)
