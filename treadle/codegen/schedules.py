@@ -11,9 +11,7 @@ from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 
 
-def schedule_of(
-    pattern: Contraction | Attention, sizes: Sequence[int], target: Target
-) -> Schedule:
+def schedule_of(pattern: Contraction | Attention, sizes: Sequence[int], target: Target) -> Schedule:
     """The launches of a contraction or of attention of known sizes."""
     if isinstance(pattern, Attention):
         return schedule_attention(pattern, sizes, target)

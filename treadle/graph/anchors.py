@@ -209,7 +209,11 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "attention", "reduce"):
+        if (
+            at in seen
+            or at in found.anchors
+            or at.op.kind in ("input", "contract", "attention", "reduce")
+        ):
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"

@@ -135,7 +135,9 @@ class _Backward:
         count = f.least(frame.number("t") - query, parts.tile.width)
         for name, features in (("q", "d"), ("g", "e")):
             start = frame.matrix(name, self.batch, self.head, query)
-            pack_queries(frame, parts, name, start, count, self._panel(f"{name}_t", query, features))
+            pack_queries(
+                frame, parts, name, start, count, self._panel(f"{name}_t", query, features)
+            )
             self._rows(name, features, start, query, count)
         for name, rest in (("lse", math.inf), ("delta", 0.0)):
             to, size = self._panel(name, query), parts.tile.itemsize
@@ -258,8 +260,8 @@ class _Backward:
         columns = frame.number(features)
 
         def scaled(value: Value) -> Value:
-            return value if factor is None else value * (
-                factor if value.lanes > 1 else factor.lane(0)
+            return (
+                value if factor is None else value * (factor if value.lanes > 1 else factor.lane(0))
             )
 
         with f.loop(0, columns, width) as feature, f.loop(0, keys) as row:

@@ -105,9 +105,7 @@ class _Forward:
         )  # fmt: skip
         if parts.pattern.find("mask") is not None:
             count = f.least(self.queries - query, parts.tile.width)
-            pack_mask(
-                frame, parts, self.batch, self.head, self.first + query, count, key, keys
-            )
+            pack_mask(frame, parts, self.batch, self.head, self.first + query, count, key, keys)
         out = self._out(query) if self.values else tile
         features = frame.number("e") if self.values else nothing
         call(
@@ -130,9 +128,7 @@ class _Forward:
         lse_at = frame.place("peaks", self._panel(query))
         for offset, total, peak in zip(parts.offsets, sums, peaks, strict=True):
             blind = total.equals(0.0)
-            parts.store(
-                f, blind.where(total, 1.0 / total), f.at(frame.place("factors"), offset)
-            )
+            parts.store(f, blind.where(total, 1.0 / total), f.at(frame.place("factors"), offset))
             parts.store(f, blind.where(peak, (log2(total) + peak) * LN_2), f.at(lse_at, offset))
         if parts.pattern.find("out") is not None:
             call(

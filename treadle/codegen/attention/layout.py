@@ -90,7 +90,12 @@ class Frame:
         return word * (itemsize or self.itemsize)
 
     def matrix(
-        self, name: str, batch: Value, head: Value, row: Value | int = 0, itemsize: int | None = None
+        self,
+        name: str,
+        batch: Value,
+        head: Value,
+        row: Value | int = 0,
+        itemsize: int | None = None,
     ) -> Any:
         """The address of a row of an operand or output."""
         offset = batch * self.stride(name, "batch", itemsize)

@@ -110,15 +110,13 @@ class Parts:
     def _unpack(self) -> Any:
         """`unpack(panel, features, count, factors, to, row)`: a panel becomes `count` rows.
 
-            to[query, feature] = panel[feature, query] * factors[query]
+        to[query, feature] = panel[feature, query] * factors[query]
         """
         made, f, args = self.function("unpack", "piippi")
         panel, features, count, factors, to, row = args
         size, lanes = self.tile.itemsize, self.tile.lanes
         by = self.vectors(f, factors)
-        squares = count.equals(self.tile.width).where(
-            features - f.rem(features, lanes), f.index(0)
-        )
+        squares = count.equals(self.tile.width).where(features - f.rem(features, lanes), f.index(0))
         with f.loop(0, squares, lanes) as feature:
             for v, offset in enumerate(self.offsets):
                 start = f.at(panel, feature * self.row + offset)
@@ -175,9 +173,7 @@ def _mask_size(parts: Parts) -> int:
     return mask.dtype.itemsize
 
 
-def pack_queries(
-    frame: Frame, parts: Parts, name: str, start: Any, count: Value, to: Any
-) -> None:
+def pack_queries(frame: Frame, parts: Parts, name: str, start: Any, count: Value, to: Any) -> None:
     """A panel (feature, query) of `count` queries of q or g from an address on; the last one is
     repeated up to a panel's width."""
     f = frame.f

@@ -62,9 +62,7 @@ def schedule_attention(pattern: Attention, sizes: Sequence[int], target: Machine
     return Schedule(tuple(steps), scratch, workspace)
 
 
-def _step(
-    sizes: Sequence[int], numbers: dict[str, int], phase: int, tasks: int, work: int
-) -> Step:
+def _step(sizes: Sequence[int], numbers: dict[str, int], phase: int, tasks: int, work: int) -> Step:
     numbers["phase"] = phase
     claims = max(1, min(tasks, work // _CLAIM))
     return Step(tasks, math.ceil(tasks / claims), (*sizes, *numbers.values()))

@@ -42,9 +42,7 @@ class _Scores:
         counter = integer(self.factor)
         first = cast(ahead, counter)
         lanes = parts.tile.lanes
-        self.seen = [
-            first + f.iota(counter, lanes) + v * lanes for v in range(parts.tile.vectors)
-        ]
+        self.seen = [first + f.iota(counter, lanes) + v * lanes for v in range(parts.tile.vectors)]
         self.counter = counter
 
     def at(self, key: Value) -> list[Value]:
