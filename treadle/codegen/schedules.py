@@ -11,8 +11,11 @@ from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 
 
-def schedule_of(pattern: Contraction | Attention, sizes: Sequence[int], target: Target) -> Schedule:
-    """The launches of a contraction or of attention of known sizes."""
+def schedule_of(
+    pattern: Contraction | Attention, sizes: Sequence[int], target: Target, processors: int = 16
+) -> Schedule:
+    """The launches of a contraction or of attention of known sizes; no result depends on the number
+    of `processors` that will share them."""
     if isinstance(pattern, Attention):
         return schedule_attention(pattern, sizes, target)
-    return schedule(pattern, sizes, target)
+    return schedule(pattern, sizes, target, processors)
