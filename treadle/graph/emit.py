@@ -14,6 +14,7 @@ from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.site import Site
+from treadle.base.symbolic import fixed, integral
 from treadle.graph.index import Affine, Atom
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
@@ -107,7 +108,7 @@ class Emitter:
 
     def number(self, value: int) -> Expr:
         """An index constant: 0 and 1 say something about the pattern, others are sizes."""
-        return Const(value) if value in (0, 1) else self.size(value)
+        return Const(fixed(value)) if value in (0, 1) else self.size(value)
 
     def affine(self, a: Affine) -> Expr:
         """An index as an expression: the parts of outer loops first."""
@@ -137,7 +138,7 @@ class Emitter:
         if kind == "value":
             return [self.value(atom.arg)]
         x = self.affine(atom.arg)
-        n: Expr = Const(atom.n) if 0 <= atom.n <= SMALL else self.size(atom.n)
+        n: Expr = Const(fixed(atom.n)) if 0 <= atom.n <= SMALL else self.size(atom.n)
         return [Binary({"div": "floordiv"}.get(kind, kind), x, n)]
 
     def value(self, v: Value) -> Expr:
@@ -160,7 +161,7 @@ class Emitter:
             bits = struct.unpack("<q", struct.pack("<d", float(c.value)))[0]
             wide = Intrinsic("bitcast", (self.size(bits),), dt.float64)
             return wide if c.dtype is dt.float64 else Cast(wide, c.dtype)
-        whole = self.size(int(c.value))
+        whole = self.size(integral(c.value))
         return whole if c.dtype is dt.int64 else Cast(whole, c.dtype)
 
     def expr(self, e: Expr) -> Expr:

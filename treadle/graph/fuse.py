@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed
 from treadle.graph import anchors as an
 from treadle.graph.group import (
     Chunk,
@@ -308,7 +309,7 @@ class Fusion:
             outer = digits
             if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
                 outer = digits[:-1]
-                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+                places = [{**p, atom: k} for p in places for k in range(fixed(digits[-1]))]
             parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
         group.rows = [
             t

@@ -11,6 +11,7 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
+from treadle.base.symbolic import fixed
 from treadle.ir.node import Node, topological
 from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import (
@@ -164,7 +165,7 @@ def _div(node: Node) -> Node | None:
         return _as(a, node)
     value = number(b)
     if isinstance(value, float | int) and value and math.isfinite(value):
-        mantissa, exponent = math.frexp(abs(value))
+        mantissa, exponent = math.frexp(abs(fixed(value)))
         # The reciprocal of a power of two is exact, and a product is cheaper.
         if mantissa == 0.5 and abs(exponent) < 14:
             return make(MUL, (a, full((), 1 / value, node.dtype)))
@@ -373,7 +374,7 @@ def _fold(node: Node) -> Node | None:
             return None
     if node.op.name == "check" or not node.inputs:
         return None
-    arrays = [np.asarray(x.attrs[1], x.dtype.numpy) for x in node.inputs]
+    arrays = [np.asarray(fixed(x.attrs[1]), x.dtype.numpy) for x in node.inputs]
     with np.errstate(all="ignore"):
         value = np.asarray(node.op.ref(*arrays, *node.attrs)).astype(node.dtype.numpy)
     plain: Any = float(value) if node.dtype.is_floating_point else value.item()

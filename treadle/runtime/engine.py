@@ -17,8 +17,9 @@ from treadle.codegen.compile import bind
 from treadle.codegen.contract import schedule
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
-from treadle.graph.build import build, structural_key
 from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.structure import structure
+from treadle.graph.template import Family
 from treadle.ir.contraction import Contraction
 from treadle.ir.node import Node
 from treadle.runtime import program
@@ -231,13 +232,18 @@ def prepare(
         donated: inputs whose memory may be written to.
         numbers: inputs that are Python numbers.
     """
-    key = (structural_key(outputs, inputs, donated), tuple(numbers))
-    bound = _bound.get(key)
+    key, sizes = structure(outputs, inputs, donated)
+    exact = (key, sizes, tuple(numbers))
+    bound = _bound.get(exact)
     if bound is None:
         if len(_bound) >= _PLANS_AT_MOST:
             _bound.clear()
-        bound = _bound[key] = Bound(build(outputs, inputs, donated), inputs, numbers)
+            _families.clear()
+        family = _families.setdefault(key, Family())
+        plan = family.plan(sizes, outputs, inputs, donated)
+        bound = _bound[exact] = Bound(plan, inputs, numbers)
     return bound
 
 
 _bound: Final[dict[Any, Bound]] = {}
+_families: Final[dict[Any, Family]] = {}
