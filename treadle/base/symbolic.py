@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 Monomial = tuple[int, ...]
@@ -69,10 +70,10 @@ class Symbolic(int):
         return self.algebra.quotient(a, self) if isinstance(a, int) else a // fixed(self)
 
     def __mod__(self, b: Any) -> Any:
-        return self - self // b * b
+        return self.algebra.remainder(self, b) if isinstance(b, int) else fixed(self) % b
 
     def __rmod__(self, a: Any) -> Any:
-        return a - a // self * self
+        return self.algebra.remainder(a, self) if isinstance(a, int) else a % fixed(self)
 
     def __eq__(self, b: object) -> bool:
         return self.algebra.equal(self, b) if isinstance(b, int) else False
@@ -147,14 +148,16 @@ def both(number: int) -> tuple[int, int]:
     return _value(number), _other(number)
 
 
-def derived(function: Callable[..., int], *args: int, least: int = 0) -> int:
-    """`function(*args)`, a number that is passed on and decides nothing here.
+def derived(
+    function: Callable[..., int], *args: int, least: int = 0, most: int | None = None
+) -> int:
+    """`function(*args)`, a number that is passed on rather than decided by.
 
-    function: gives an integer, at least `least`, that depends on the arguments alone.
+    function: gives an integer from `least` to `most`, which depends on the arguments alone.
     """
     for a in args:
         if type(a) is Symbolic:
-            return a.algebra.call(function, args, least)
+            return a.algebra.call(function, args, least, most)
     return function(*args)
 
 
@@ -166,22 +169,21 @@ def derived_all(function: Callable[..., list[int]], *args: int) -> list[int]:
     return function(*args)
 
 
+@dataclass(slots=True)
 class _Atom:
     """What formulas are made of: a symbol, or a number that has no formula of its own.
 
     `text` is Python for its value over the names `a0`, `a1` ... of earlier atoms, `needs`.
+    `chance`: a remainder, which is another number only by chance.
     """
 
-    __slots__ = ("least", "needs", "other", "text", "value")
-
-    def __init__(
-        self, value: int, other: int, least: int | None, text: str, needs: tuple[int, ...]
-    ) -> None:
-        self.value = value
-        self.other = other
-        self.least = least
-        self.text = text
-        self.needs = needs
+    value: int
+    other: int
+    least: int | None
+    most: int | None
+    text: str
+    needs: tuple[int, ...]
+    chance: bool = False
 
 
 class Algebra:
@@ -201,7 +203,7 @@ class Algebra:
         """A fresh number, of at least `SMALLEST`."""
         text = f"v[{self.symbols}]"
         self.symbols += 1
-        return self._atom(value, other, SMALLEST, text, ())
+        return self._atom(_Atom(value, other, SMALLEST, None, text, ()))
 
     def given(self, number: Symbolic) -> None:
         """One more value that is given, and must be that of a number."""
@@ -210,12 +212,10 @@ class Algebra:
 
     # --- making numbers ------------------------------------------------------------------------
 
-    def _atom(
-        self, value: int, other: int, least: int | None, text: str, needs: tuple[int, ...]
-    ) -> Symbolic:
+    def _atom(self, atom: _Atom) -> Symbolic:
         number = len(self._atoms)
-        self._atoms.append(_Atom(value, other, least, text, needs))
-        return self._make((((number,), 1),), value, other)
+        self._atoms.append(atom)
+        return self._make((((number,), 1),), atom.value, atom.other)
 
     def _make(self, form: Form, value: int, other: int) -> Any:
         """The one object of a form; a plain integer where it is a constant."""
@@ -263,14 +263,27 @@ class Algebra:
         return found
 
     def quotient(self, a: int, b: int) -> Any:
-        """`a // b` for a positive `b`: exact parts as formulas, the rest as an atom."""
-        if type(b) is not Symbolic and b == 1:
-            return a
+        """`a // b` for a positive `b`: what is a multiple as a formula, the rest as an atom."""
+        whole, rest = self._divided(a, b)
+        return whole + self._floor(rest, b)
+
+    def remainder(self, a: int, b: int) -> Any:
+        """`a % b` for a positive `b`."""
+        _, rest = self._divided(a, b)
+        if type(rest) is not Symbolic and type(b) is not Symbolic:
+            return rest % b
+        if self._at_least(rest, 0) and self._at_least(b - rest, 1):
+            return rest
+        value, other = _value(rest) % _value(b), _other(rest) % (_other(b) or 1)
+        return self._operation("%", rest, b, value, other, 0, None)
+
+    def _divided(self, a: int, b: int) -> tuple[int, int]:
+        """`a = whole * b + rest`, with as much in the whole as formulas tell."""
         if not b > 0:
-            return fixed(a) // fixed(b)
+            raise ZeroDivisionError(f"a size is divided by {_value(b)}")
         divisor = _form(b)
         if len(divisor) > 1:
-            return self._floor(a, b)
+            return 0, a
         (under, n), whole, rest = divisor[0], [], []
         for monomial, k in _form(a):
             left = _without(monomial, under)
@@ -278,25 +291,31 @@ class Algebra:
                 rest.append((monomial, k))
             else:
                 whole.append((left, k // n))
-        exact = self.number(tuple(sorted(whole)))
-        remainder = self.number(tuple(rest))
-        if type(remainder) is not Symbolic and type(b) is not Symbolic:
-            return exact + remainder // b
-        return exact + self._floor(remainder, b) if rest else exact
+        return self.number(tuple(sorted(whole))), self.number(tuple(rest))
 
     def _floor(self, a: int, b: int) -> Any:
-        if type(a) is Symbolic and all(k < 0 for m, k in a.form if m):
-            # -((b - 1 - a) // b): a form that is known not to be negative.
-            return -self._floor(b - 1 - a, b)
-        least = 0 if self._least(_form(a)) is not None and self._least(_form(a)) >= 0 else None
-        key = ("floor", id(a) if type(a) is Symbolic else a, id(b) if type(b) is Symbolic else b,
-               type(a), type(b))  # fmt: skip
+        if type(a) is not Symbolic and type(b) is not Symbolic:
+            return a // b
+        if self._at_least(a, 0):
+            if self._at_least(b - a, 1):
+                return 0
+        elif type(a) is not Symbolic or all(k < 0 for m, k in a.form if m):
+            # A form that is known not to be negative.
+            return -self.quotient(b - 1 - a, b)
+        least = 1 if self._at_least(a - b, 0) else 0 if self._at_least(a, 0) else None
+        most = -self._least(_form(-a)) if self._least(_form(-a)) is not None else None
+        value, other = _value(a) // _value(b), _other(a) // (_other(b) or 1)
+        return self._operation("//", a, b, value, other, least, most)
+
+    def _operation(
+        self, sign: str, a: int, b: int, value: int, other: int, least: int | None, most: int | None
+    ) -> Any:
+        key = (sign, *[id(x) if type(x) is Symbolic else (x,) for x in (a, b)])
         found = self._known.get(key)
         if found is None:
-            text = f"({self.text(a)})//({self.text(b)})"
-            value = _value(a) // _value(b)
-            other = _other(a) // _other(b) if _other(b) else 0
-            found = self._known[key] = self._atom(value, other, least, text, self._needs((a, b)))
+            text = f"({self.text(a)}){sign}({self.text(b)})"
+            atom = _Atom(value, other, least, most, text, self._needs((a, b)), sign == "%")
+            found = self._known[key] = self._atom(atom)
         return found
 
     def number(self, form: Form) -> Any:
@@ -315,23 +334,25 @@ class Algebra:
             other += k * math.prod([atoms[i].other for i in monomial])
         return self._make(form, value, other)
 
-    def call(self, function: Callable[..., int], args: Sequence[int], least: int) -> Any:
+    def call(
+        self, function: Callable[..., int], args: Sequence[int], least: int, most: int | None
+    ) -> Any:
         """The result of a function, as an atom."""
         key = (function, tuple([id(a) if type(a) is Symbolic else (a,) for a in args]))
         found = self._known.get(key)
         if found is None:
             text, value, other = self._called(function, args)
-            found = self._atom(value, other, least, text, self._needs(args))
-            self._known[key] = found
+            atom = _Atom(value, other, least, most, text, self._needs(args))
+            found = self._known[key] = self._atom(atom)
         return found
 
     def call_all(self, function: Callable[..., list[int]], args: Sequence[int]) -> list[int]:
         """The results of a function, each as an atom."""
         text, values, others = self._called(function, args)
         whole = len(self._atoms)
-        self._atoms.append(_Atom(0, 0, None, text, self._needs(args)))
+        self._atoms.append(_Atom(0, 0, None, None, text, self._needs(args)))
         return [
-            self._atom(value, other, 0, f"a{whole}[{i}]", (whole,))
+            self._atom(_Atom(value, other, 0, None, f"a{whole}[{i}]", (whole,)))
             for i, (value, other) in enumerate(zip(values, others, strict=True))
         ]
 
@@ -344,19 +365,28 @@ class Algebra:
 
     def _least(self, form: Form) -> int | None:
         """What a form is at least, where that is easily told."""
-        total = 0
+        if not form:
+            return 0
+        total, form = _parted(form)
+        if len(form) > 1 and (common := self._common([m for m, _ in form])):
+            inner = self._least(tuple(sorted([(_without(m, common) or (), k) for m, k in form])))
+            if inner is None or inner < 0:
+                return None
+            return total + inner * math.prod([self._atoms[i].least or 0 for i in common])
         for monomial, k in form:
-            low = k
-            if monomial:
-                if k < 0:
+            for i in monomial:
+                atom = self._atoms[i]
+                bound = atom.least if k > 0 else atom.most
+                if bound is None or atom.least is None or atom.least < 0:
                     return None
-                for i in monomial:
-                    least = self._atoms[i].least
-                    if least is None:
-                        return None
-                    low *= least
-            total += low
+                k *= bound
+            total += k
         return total
+
+    def _at_least(self, a: int, bound: int) -> bool:
+        """Whether a number is known to be that large."""
+        least = self._least(_form(a))
+        return least is not None and least >= bound
 
     def positive(self, a: int) -> bool:
         """Whether a number is above 0: what follows holds where the answer is the same."""
@@ -417,13 +447,17 @@ class Algebra:
         """Whether two numbers are equal, and not by chance; if they are, that is a condition."""
         if a is b:
             return True
-        if _value(a) != _value(b) or a.other != _other(b):
+        difference = a - b
+        if _value(a) != _value(b) or a.other != _other(b) or self._by_chance(difference):
             if type(b) is not Symbolic and b == 0 and _value(a) > 0:
                 # Extents of 0 are no coincidence: there is nothing to read then.
                 self.positive(a)
             return False
-        self.require(a - b)
+        self.require(difference)
         return True
+
+    def _by_chance(self, difference: int) -> bool:
+        return any(self._atoms[i].chance for monomial, _ in _form(difference) for i in monomial)
 
     def require(self, difference: int) -> None:
         """Makes it a condition that a number is 0, which it is."""

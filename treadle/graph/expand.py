@@ -158,7 +158,7 @@ def _pieces(node: Node) -> Node | None:
     if not long:
         return simpler(node)
     axis = long[0]
-    pieces = derived(_count, count, results, x.shape[axis])
+    pieces = derived(_count, count, results, x.shape[axis], least=1, most=PIECES)
     if pieces < 2:
         return simpler(node)
     chunk = -(-x.shape[axis] // pieces)
