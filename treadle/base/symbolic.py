@@ -94,14 +94,14 @@ class Symbolic(int):
         return self.algebra.positive(self - b + 1)
 
     def __bool__(self) -> bool:
-        return not self == 0
+        return self != 0
 
     def __int__(self) -> int:
         return fixed(self)
 
     __trunc__ = __int__
 
-    def _decided(operation: str) -> Any:  # type: ignore[misc]  # noqa: N805
+    def _decided(operation: str) -> Any:  # type: ignore[misc]
         """An operation without a formula: it holds for this very number only."""
         plain = getattr(int, operation)
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from treadle.base.symbolic import Symbolic
+from treadle.base.symbolic import SMALLEST, Symbolic
 from treadle.ir.node import Node, topological
 from treadle.ops.table import Op
 
@@ -38,7 +38,9 @@ def structure(
         number[node] = len(number)
         attrs = split(node, sizes) if node.attrs else ()
         key.append((node.op, tuple([number[i] for i in node.inputs]), attrs))
-    return (tuple(key), tuple([number[o] for o in outputs]), donated), tuple(sizes)
+    # Extents of 0 and 1 are computed with otherwise than all others.
+    small = tuple([n if n < SMALLEST else SMALLEST for n in sizes])
+    return (tuple(key), small, tuple([number[o] for o in outputs]), donated), tuple(sizes)
 
 
 def split(node: Node, sizes: list[int]) -> tuple[Hashable, ...]:

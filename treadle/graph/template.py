@@ -16,7 +16,7 @@ from typing import Final
 from treadle.base.errors import TreadleError
 from treadle.base.settings import settings
 from treadle.base.shape import Shape
-from treadle.base.symbolic import SMALLEST, Algebra, Symbolic, both
+from treadle.base.symbolic import Algebra, Symbolic, both
 from treadle.graph.build import build
 from treadle.graph.plan import HostCall, Launch, Output, Plan
 from treadle.graph.structure import join, split
@@ -165,7 +165,7 @@ class _Graph:
         i = self._at
         self._at += 1
         value, other = self._sizes[i], self._before.sizes[i]
-        if value == other or value < SMALLEST or other < SMALLEST:
+        if value == other:
             self.constants.append(i)
             return value
         self.symbols.append(i)

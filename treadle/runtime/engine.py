@@ -14,7 +14,7 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.base.site import describe
 from treadle.codegen.compile import bind
-from treadle.codegen.contract import schedule
+from treadle.codegen.contract import Schedule, schedule
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
 from treadle.graph.plan import HostCall, Launch, Plan
@@ -165,7 +165,7 @@ def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program
     for step, address in zip(steps, addresses, strict=True):
         places = [number for place in step.buffers for number in place]
         if isinstance(step.kernel, Contraction):
-            cut = schedule(step.kernel, step.sizes, target)
+            cut = _schedule(address, step.kernel, step.sizes)
             scratch = max(scratch, cut.scratch)
             workspace = max(workspace, cut.workspace)
             places += behind
@@ -181,6 +181,20 @@ def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program
                 program.Launch(address, (*places, *step.sizes), step.tasks, _grain(step))
             )
     return owners, Program(launches, plan.arena_slot + 1, scratch), workspace
+
+
+_schedules: Final[dict[tuple[int, tuple[int, ...]], Schedule]] = {}
+_SCHEDULES_AT_MOST: Final = 1 << 14
+
+
+def _schedule(address: int, kernel: Contraction, sizes: tuple[int, ...]) -> Schedule:
+    """How a contraction is cut, which layers of one shape have in common."""
+    found = _schedules.get((address, sizes))
+    if found is None:
+        if len(_schedules) >= _SCHEDULES_AT_MOST:
+            _schedules.clear()
+        found = _schedules[address, sizes] = schedule(kernel, sizes, host())
+    return found
 
 
 def _aligned(nbytes: int) -> int:
