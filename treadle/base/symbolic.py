@@ -303,7 +303,8 @@ class Algebra:
             # A form that is known not to be negative.
             return -self.quotient(b - 1 - a, b)
         least = 1 if self._at_least(a - b, 0) else 0 if self._at_least(a, 0) else None
-        most = -self._least(_form(-a)) if self._least(_form(-a)) is not None else None
+        below = self._least(_form(-a))
+        most = None if below is None else -below
         value, other = _value(a) // _value(b), _other(a) // (_other(b) or 1)
         return self._operation("//", a, b, value, other, least, most)
 

@@ -124,6 +124,7 @@ class Trace:
     `leaf_handles` are the tensors that collect gradients.
     `sources` tells, while a function is compiled, which tensor or function each leaf came from.
     `saved` are the buffers kept for a backward pass after the trace has run.
+    `plan` is what ran it last: the plan, the outputs that it stored and the inputs it wrote over.
     `written` are the tensors that took another value, each with the position or the memory of the
     one before: where the run fails they take that back.
     """
@@ -138,6 +139,7 @@ class Trace:
         "leaf_handles",
         "leaves",
         "origins",
+        "plan",
         "saved",
         "serial",
         "sources",
@@ -159,6 +161,7 @@ class Trace:
         self.freed: list[frozenset[int]] = []
         self.written: list[tuple[ref[Any], Any]] = []
         self.saved: dict[int, Any] = {}
+        self.plan: Any = None
         self.sources: dict[int, Any] | None = None
         self.done = False
         self.error: BaseException | None = None

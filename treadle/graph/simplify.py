@@ -164,8 +164,10 @@ def _div(node: Node) -> Node | None:
     if is_number(b, 1):
         return _as(a, node)
     value = number(b)
+    if isinstance(value, int):
+        value = fixed(value)
     if isinstance(value, float | int) and value and math.isfinite(value):
-        mantissa, exponent = math.frexp(abs(fixed(value)))
+        mantissa, exponent = math.frexp(abs(value))
         # The reciprocal of a power of two is exact, and a product is cheaper.
         if mantissa == 0.5 and abs(exponent) < 14:
             return make(MUL, (a, full((), 1 / value, node.dtype)))

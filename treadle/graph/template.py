@@ -203,7 +203,7 @@ def _numbers(plan: Plan) -> list[int]:
 def _filled(plan: Plan, numbers: Iterator[int]) -> Plan:
     """A plan with other numbers."""
 
-    def some(old: Sequence[int]) -> tuple[int, ...]:
+    def some(old: Sequence[object]) -> tuple[int, ...]:
         return tuple(islice(numbers, len(old)))
 
     arena = next(numbers)

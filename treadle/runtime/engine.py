@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,6 +25,7 @@ from treadle.ir.contraction import Contraction
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
+from treadle.runtime.processors import available
 from treadle.runtime.profile import Profile, active
 from treadle.runtime.program import Program
 
@@ -43,6 +45,13 @@ class Bound:
         plan: what to run.
         inputs: the input nodes, in the order of the plan's input slots.
         numbers: which inputs are Python numbers, given by value.
+
+    Attributes:
+        steps: programs of one native call, and host calls.
+        arena: bytes of temporary memory that a run needs.
+        fixed: (output, bytes) where an output gets new memory.
+        taken: (output, input) where it is written over an input.
+        shared: (output, where it comes from) where it is another value of the plan.
     """
 
     def __init__(self, plan: Plan, inputs: Sequence[Node], numbers: Sequence[int]) -> None:
@@ -56,14 +65,15 @@ class Bound:
         self._offset = -base % 64
         self._pack = cells.pack_into
         self._cell_of = {i: base + self._offset + _CELL * k for k, i in enumerate(numbers)}
-        self._steps = _segments(plan)
-        workspace = max((s[2] for s in self._steps if isinstance(s, tuple)), default=0)
-        self._arena = _aligned(plan.arena_bytes) + workspace
+        self.steps: Final = _segments(plan)
+        workspace = max((s[2] for s in self.steps if isinstance(s, tuple)), default=0)
+        self.arena: Final = _aligned(plan.arena_bytes) + workspace
         numbered = list(enumerate(plan.outputs))
         self._cells_by_input = [self._cell_of.get(i, 0) for i in range(plan.inputs)]
-        self._fixed = [(i, o.nbytes) for i, o in numbered if not o.source and o.donated is None]
-        self._taken = [(i, o.donated) for i, o in numbered if o.donated is not None]
-        self._shared = [(i, o) for i, o in numbered if o.source and o.donated is None]
+        fresh = [(i, o) for i, o in numbered if o.donated is None]
+        self.fixed: Final = [(i, o.nbytes) for i, o in fresh if not o.source]
+        self.taken: Final = [(i, o.donated) for i, o in numbered if o.donated is not None]
+        self.shared: Final = [(i, o) for i, o in fresh if o.source]
 
     def run(self, leaves: Sequence[Any]) -> list[Buffer]:
         """The buffers of the outputs.
@@ -75,35 +85,47 @@ class Bound:
             IndexBoundsError: a check failed; the message names the user's line.
         """
         if self._numbers:
-            values = [leaves[i] for i in self._numbers]
-            for k in self._halves:
-                values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
-            self._pack(self._cells, self._offset, *values)
-        addresses = [
-            cell or leaf.address for cell, leaf in zip(self._cells_by_input, leaves, strict=True)
-        ]
+            self.set_numbers([leaves[i] for i in self._numbers])
+            addresses = self.addresses(leaves)
+        else:
+            addresses = [leaf.address for leaf in leaves]
         outputs: list[Any] = [None] * len(self.plan.outputs)
-        for i, nbytes in self._fixed:
+        for i, nbytes in self.fixed:
             outputs[i] = empty(nbytes)
-        for i, taken in self._taken:
+        for i, taken in self.taken:
             outputs[i] = leaves[taken]
-        for i, out in self._shared:
+        for i, out in self.shared:
             outputs[i] = self._alias(out, leaves, outputs)
-        addresses += [buffer.address for buffer in outputs]
-        arena = empty(self._arena) if self._arena else None
+        for buffer in outputs:
+            addresses.append(buffer.address)
+        arena = None
+        if self.arena:
+            arena = empty(self.arena)
         addresses.append(arena.address if arena else 0)
-        for step in self._steps:
+        profile = active()
+        for step in self.steps:
             if isinstance(step, HostCall):
                 _call_host(step, addresses)
+                continue
+            if profile is None:
+                result = step[1].run(addresses)
             else:
-                profile = active()
-                if profile is None:
-                    result = step[1].run(addresses)
-                else:
-                    result = _run_timed(profile, step, addresses)
-                if result:
-                    self._raise(step[0], result)
+                result = _run_timed(profile, step, addresses)
+            if result:
+                self.fail(step[0], result)
         return outputs
+
+    def set_numbers(self, values: list[Any]) -> None:
+        """Puts the inputs that are Python numbers, in order, where the kernels read them."""
+        for k in self._halves:
+            values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
+        self._pack(self._cells, self._offset, *values)
+
+    def addresses(self, leaves: Sequence[Any]) -> list[int]:
+        """Where each input is: its buffer, or the cell of a number."""
+        return [
+            cell or leaf.address for cell, leaf in zip(self._cells_by_input, leaves, strict=True)
+        ]
 
     def _alias(self, out: Any, leaves: Sequence[Any], outputs: list[Any]) -> Buffer:
         """The buffer of an output that is another value of the plan."""
@@ -118,7 +140,8 @@ class Bound:
         given: Buffer = leaves[i]
         return given
 
-    def _raise(self, launches: Sequence[Launch], result: int) -> None:
+    def fail(self, launches: Sequence[Launch], result: int) -> None:
+        """Raises what a launch that returned a fault code found."""
         found = program.fault(result)
         assert found is not None
         launch = launches[found.launch]
@@ -134,6 +157,9 @@ def _run_timed(
     for launch, (start, stop) in zip(launches, times, strict=True):
         profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
     return result
+
+
+_processors: Final = functools.cache(available)
 
 
 def _segments(plan: Plan) -> list[Any]:
@@ -193,7 +219,7 @@ def _schedule(address: int, kernel: Contraction, sizes: tuple[int, ...]) -> Sche
     if found is None:
         if len(_schedules) >= _SCHEDULES_AT_MOST:
             _schedules.clear()
-        found = _schedules[address, sizes] = schedule(kernel, sizes, host())
+        found = _schedules[address, sizes] = schedule(kernel, sizes, host(), _processors())
     return found
 
 

@@ -60,7 +60,7 @@ class Program:
         self.slots: Final = slots
         self._enter: Final = driver().enter
         # A frame is used by one run at a time; threads that run the same program take their own.
-        self._frames: Final = [self._frame()]
+        self._frames: Final = [self.frame()]
         pool.reserve(scratch)
 
     def run(self, addresses: list[int]) -> int:
@@ -72,17 +72,21 @@ class Program:
         Raises:
             ValueError: not one address per slot.
         """
-        if not pool.ready:
-            pool.start()
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = self._frame()
+            frame = self.frame()
         table, address = frame
         table[:] = addresses
-        result = self._enter(address)
+        result = self.enter(address)
         self._frames.append(frame)
         return result
+
+    def enter(self, frame: int) -> int:
+        """Runs all launches over the table of a frame; returns what `run` returns."""
+        if not pool.ready:
+            pool.start()
+        return self._enter(frame)
 
     def run_timed(self, addresses: list[int]) -> tuple[int, list[tuple[int, int]]]:
         """As `run`, with the start and the stop of each launch in nanoseconds of a steady clock.
@@ -101,8 +105,8 @@ class Program:
         )
         return result, list(zip(times[::2], times[1::2], strict=True))
 
-    def _frame(self) -> tuple[Any, int]:
-        """The table of slots, and the address of the frame that it is the end of."""
+    def frame(self) -> tuple[Any, int]:
+        """A table of slots to be filled, and the address of the frame that it is the end of."""
         whole = (ctypes.c_int64 * (_HEADER + self.slots))(
             pool.address, ctypes.addressof(self._launches), self.count
         )

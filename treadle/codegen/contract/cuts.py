@@ -1,7 +1,8 @@
 """How a contraction is cut: blocks that stay in the caches, tasks enough for many threads.
 
-Every number here depends on sizes and tile alone, never on the number of threads, so results are
-the same for any. The constants come from measurements on cores with 32 KiB and 512 KiB of first-
+How k is cut depends on sizes and tile alone, never on the number of threads or processors, so
+results are the same for any; m and n may be cut as suits the machine, because no sum goes across
+them. The constants come from measurements on cores with 32 KiB and 512 KiB of first-
 and second-level cache, and suit all with more.
 """
 
@@ -35,6 +36,9 @@ _TASK: Final = 1 << 19
 """Multiply-adds worth a task of their own: about 10 microseconds."""
 _TASKS: Final = 32
 """Tasks for any number of threads that we expect, with slack for uneven ones."""
+_EACH: Final = 2
+"""Tasks for each processor, where there are few: a smaller one packs B for fewer rows, or reads A
+for fewer columns."""
 _SLICE: Final = 512
 """The least depth of a slice of k: its sums are written and read once more."""
 _LONG: Final = 8
@@ -72,7 +76,7 @@ class Cuts:
     b_mode: int
 
 
-def cut(p: Problem, tile: Tile) -> Cuts:
+def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
     direct = p.b_in_place and p.m <= _ROWS * tile.rows
     enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
@@ -84,6 +88,7 @@ def cut(p: Problem, tile: Tile) -> Cuts:
     if m_blocks * n_blocks < wanted and p.k >= _LONG * max(p.m, p.n):
         slices = max(1, min(ceil(wanted / (m_blocks * n_blocks)), p.k // _SLICE))
         k_block = _depth(ceil(p.k / slices), tile, scattered)
+    wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
@@ -119,7 +124,7 @@ def _more_blocks(
         return max(m_blocks, min(ceil(wanted / n_blocks), p.m // (_ROWS * tile.rows))), n_blocks
     panels = ceil(p.n / tile.width)
     if m_blocks == 1:
-        return 1, min(panels, max(8, min(wanted, panels // 2)))
+        return 1, min(panels, max(min(8, wanted), min(wanted, panels // 2)))
     return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
 
 

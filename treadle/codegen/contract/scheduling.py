@@ -67,20 +67,26 @@ class Schedule:
     workspace: int
 
 
-def schedule(contraction: Contraction, sizes: Sequence[int], target: Machine) -> Schedule:
+def schedule(
+    contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int = 16
+) -> Schedule:
     """Cuts a contraction into one to three launches.
 
-    `sizes` are extents, then strides, as `Contraction` describes them. Without any result (an
-    extent of 0 in b, m or n) there is nothing to launch.
+    `sizes` are extents, then strides, as `Contraction` describes them; `processors` that will
+    share the work change where it is cut and no result. Without any result (an extent of 0 in b,
+    m or n) there is nothing to launch.
     """
-    return _Planner(contraction, sizes, target).schedule()
+    return _Planner(contraction, sizes, target, processors).schedule()
 
 
 class _Planner:
     """Fills in the `NUMBERS` of the launches."""
 
-    def __init__(self, contraction: Contraction, sizes: Sequence[int], target: Machine) -> None:
+    def __init__(
+        self, contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int
+    ) -> None:
         self.c = contraction
+        self.processors = processors
         self.layout = Layout(contraction)
         self.tile: Tile = choose(target, contraction.accumulator)
         self.sizes = coalesce(self.layout, sizes)
@@ -91,7 +97,7 @@ class _Planner:
         problem = self._problem()
         if not problem.batches * problem.m * problem.n:
             return Schedule((), 0, 0)
-        cuts = cut(problem, self.tile)
+        cuts = cut(problem, self.tile, self.processors)
         self._number(problem, cuts)
         scratch, workspace = self._place_scratch(), self._place_workspace()
         n = self.numbers
