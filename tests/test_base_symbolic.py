@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.base.symbolic import SMALLEST, Algebra, Symbolic, derived, derived_all, fixed
+from treadle.base.algebra import SMALLEST, Algebra
+from treadle.base.symbolic import Symbolic, derived, derived_all, fixed
 
 SIZES = st.integers(SMALLEST, 40)
 Number = Callable[[list[int]], int]

@@ -82,9 +82,7 @@ def test_parameters_are_updated_in_place() -> None:
 
 def test_equal_graphs_have_equal_keys() -> None:
     a, b, c = mlp_step(8), mlp_step(8), mlp_step(7)
-    assert structure(a.outputs, a.inputs, a.donated) == structure(
-        b.outputs, b.inputs, b.donated
-    )
+    assert structure(a.outputs, a.inputs, a.donated) == structure(b.outputs, b.inputs, b.donated)
     assert structure(a.outputs, a.inputs) != structure(c.outputs, c.inputs)
     assert structure(a.outputs, a.inputs) != structure(a.outputs[:-1], a.inputs)
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
-from treadle.base.symbolic import SMALLEST, Symbolic
+from treadle.base.algebra import SMALLEST
+from treadle.base.symbolic import Symbolic
 from treadle.ir.node import Node, topological
 from treadle.ops.table import Op
 
-_SIZES: Final = frozenset({"shape", "starts", "stops", "steps", "extents", "extent", "value"})
+_SIZES: Final = frozenset(
+    {"shape", "starts", "stops", "steps", "extents", "extent", "value", "pads", "spacings",
+     "dilations", "chunk"}
+)  # fmt: skip
 """Attributes that are numbers of elements, or lists of them; all others are structure."""
+PLAIN: Final = frozenset({0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf")})
+"""Constants baked into the code; others (1/n, a normalisation) are sizes of the launch."""
 _INTEGERS: Final = (int, Symbolic)
 
 
@@ -25,7 +30,7 @@ def structure(
     Returns:
         A key without sizes, and the sizes in the order of a walk.
     """
-    sizes: list[int] = []
+    sizes: list[Any] = []
     number: dict[Node, int] = {}
     key: list[Hashable] = []
     for node in inputs:
@@ -39,42 +44,46 @@ def structure(
         attrs = split(node, sizes) if node.attrs else ()
         key.append((node.op, tuple([number[i] for i in node.inputs]), attrs))
     # Extents of 0 and 1 are computed with otherwise than all others.
-    small = tuple([n if n < SMALLEST else SMALLEST for n in sizes])
+    small = tuple([n if n in (0, 1) else SMALLEST for n in sizes])
     return (tuple(key), small, tuple([number[o] for o in outputs]), donated), tuple(sizes)
 
 
-def split(node: Node, sizes: list[int]) -> tuple[Hashable, ...]:
+def split(node: Node, sizes: list[Any]) -> tuple[Hashable, ...]:
     """The attributes of a node without their sizes, which are appended to a list."""
-    kept: list[Hashable] = []
-    for value, is_size in zip(node.attrs, _size_flags(node.op), strict=False):
-        if not is_size:
-            kept.append(value)
-        elif _is_list(value):
-            sizes += value
-            kept.append(len(value))
-        elif type(value) in _INTEGERS:
-            sizes.append(value)
-        else:
-            # 0.0 == -0.0 == False: the text tells them apart.
-            kept.append(repr(value))
-    return tuple(kept)
+    flags = _size_flags(node.op)
+    return tuple(
+        [_taken_out(value, sizes) if flag else value for value, flag in zip(node.attrs, flags)]  # noqa: B905
+    )
+
+
+def _taken_out(value: Any, sizes: list[Any]) -> Hashable:
+    if type(value) is tuple:
+        return tuple([_taken_out(v, sizes) for v in value])
+    if type(value) in _INTEGERS:
+        sizes.append(value)
+        return None
+    if isinstance(value, float) and value not in PLAIN and value == value:
+        sizes.append(value)
+        return 0.5
+    # 0.0 == -0.0 == False: the text tells them apart.
+    return repr(value)
 
 
 def join(node: Node, sizes: Iterator[int]) -> tuple[Any, ...]:
     """The attributes of a node with other sizes, which are taken from an iterator."""
-    attrs: list[Any] = []
-    for value, is_size in zip(node.attrs, _size_flags(node.op), strict=False):
-        if is_size and _is_list(value):
-            attrs.append(tuple(islice(sizes, len(value))))
-        elif is_size and type(value) in _INTEGERS:
-            attrs.append(next(sizes))
-        else:
-            attrs.append(value)
-    return tuple(attrs)
+    flags = _size_flags(node.op)
+    return tuple(
+        [_put_back(value, sizes) if flag else value for value, flag in zip(node.attrs, flags)]  # noqa: B905
+    )
 
 
-def _is_list(value: Any) -> bool:
-    return type(value) is tuple and all(type(n) in _INTEGERS for n in value)
+def _put_back(value: Any, sizes: Iterator[int]) -> Any:
+    if type(value) is tuple:
+        return tuple([_put_back(v, sizes) for v in value])
+    number = type(value) in _INTEGERS or (
+        isinstance(value, float) and value not in PLAIN and value == value
+    )
+    return next(sizes) if number else value
 
 
 @functools.cache

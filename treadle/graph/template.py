@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from treadle.base.algebra import Algebra, both
 from treadle.base.errors import TreadleError
 from treadle.base.settings import settings
 from treadle.base.shape import Shape
-from treadle.base.symbolic import Algebra, Symbolic, both
+from treadle.base.symbolic import Symbolic
 from treadle.graph.build import build
 from treadle.graph.plan import HostCall, Launch, Output, Plan
 from treadle.graph.structure import join, split
@@ -107,7 +108,11 @@ class Template:
         """The plan for other sizes, or `None` where decisions might be other ones."""
         if tuple([sizes[i] for i in self._constants]) != self._values:
             return None
-        numbers = self._evaluate([sizes[i] for i in self._symbols])
+        try:
+            numbers = self._evaluate([sizes[i] for i in self._symbols])
+        except ZeroDivisionError:
+            # Far from where the template was made, a size that others are divided by may be 0.
+            return None
         if numbers is None:
             return None
         plan = _filled(self._plan, iter(numbers))
@@ -157,10 +162,11 @@ class _Graph:
             if both(n) != (value, other):
                 raise Unsuitable(f"the shape rule of {node!r} hides how it computes")
             self._note(n)
+        made.shape = tuple([self._extent(n) for n in made.shape])
         made.site = node.site
         return made
 
-    def _next(self) -> int:
+    def _next(self) -> Any:
         """The next size, as the graph is walked."""
         i = self._at
         self._at += 1
@@ -169,6 +175,8 @@ class _Graph:
             self.constants.append(i)
             return value
         self.symbols.append(i)
+        if isinstance(value, float):
+            return self.algebra.real(value)
         found = self._known.get((value, other))
         if found is None:
             found = self.algebra.symbol(value, other)
@@ -178,6 +186,9 @@ class _Graph:
         else:
             self.algebra.given(found)
         return found
+
+    def _extent(self, number: int) -> int:
+        return self.algebra.extent(number) if type(number) is Symbolic else number
 
     def _note(self, number: int) -> None:
         if type(number) is Symbolic:
