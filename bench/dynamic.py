@@ -145,7 +145,7 @@ def cache() -> Step:
 CASES = {
     "digits": Case("multilayer perceptron", digits, [(64, 0), (50, 0), (9, 0)], (2, 128), (0, 0)),
     "pictures": Case(
-        "small convolutional net", pictures, [(16, 28), (5, 28), (9, 28), (3, 28), (30, 28), (20, 28)],
+        "small convolutional net", pictures, [(n, 28) for n in (16, 5, 9, 3, 30, 20)],
         (2, 128), (28, 28),
     ),
     "texts": Case(

@@ -10,7 +10,7 @@ import numpy as np
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.plan import HostCall, Launch, Plan, unrolled
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import (
     Accumulate,
@@ -229,7 +229,7 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
         return raw[: len(raw) // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
 
     with np.errstate(all="ignore"):
-        for step in plan.steps:
+        for step in unrolled(plan.steps):
             if isinstance(step, HostCall):
                 arrays = [at(p, d)[: math.prod(s)].reshape(s) for p, d, s in step.inputs]
                 place, dtype, shape = step.output

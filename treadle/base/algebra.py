@@ -373,11 +373,11 @@ class Algebra:
         lines = [f"if {' or '.join(f'v[{i}] < {SMALLEST}' for i in self._extents)}:",
                  "    return None"] if self._extents else []  # fmt: skip
         done: set[int] = set()
-        for i, x in self._given:
-            lines += self._definitions(self._needs((x,)), done)
-            lines += [f"if v[{i}] != {self.text(x)}:", "    return None"]
+        for i, given in self._given:
+            lines += self._definitions(self._needs((given,)), done)
+            lines += [f"if v[{i}] != {self.text(given)}:", "    return None"]
         for form, (low, high) in self._within.items():
-            number: int = self.number(form)
+            number = self.number(form)
             lines += self._definitions(self._needs((number,)), done)
             text = self.text(number)
             left = "" if low is None else f"{low} <= "

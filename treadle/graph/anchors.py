@@ -29,6 +29,10 @@ WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
 
+_COMPUTED = frozenset({"input", "contract", "reduce", "recurrence"})
+"""Kinds of nodes that an epilogue can read, but not compute."""
+
+
 @dataclass(slots=True)
 class View:
     """A node seen through views: `base` at an index linear in the address of its row-major form.
@@ -52,6 +56,16 @@ class Operands:
 
 
 @dataclass(slots=True)
+class Strip:
+    """What a recurrence reads: contiguous pieces of a base, `step` elements apart from turn to
+    turn (0: the same in each)."""
+
+    base: Node
+    offset: int
+    step: int
+
+
+@dataclass(slots=True)
 class Anchors:
     """What `find` decided."""
 
@@ -62,6 +76,7 @@ class Anchors:
     unrolled: set[Node]
     operands: dict[Node, Operands]
     inside: dict[Node, Inside]
+    strips: dict[Node, list[Strip]]
 
 
 def see_through(space: Space, node: Node, index: Index) -> View:
@@ -101,6 +116,27 @@ def contraction_operands(node: Node) -> Operands:
     return Operands(space, labels, views[0], views[1])
 
 
+def strips_of(node: Node) -> list[Strip]:
+    """Where the inputs of a recurrence are; views along whole turns need no copy."""
+    body = node.attrs[0]
+    return [
+        _strip(x, body.carries <= i < body.carries + body.slices) for i, x in enumerate(node.inputs)
+    ]
+
+
+def _strip(x: Node, is_sequence: bool) -> Strip:
+    space = Space()
+    index = tuple([space.var(n) for n in x.shape])
+    view = see_through(space, x, index)
+    address = space.dot(view.index, sh.strides(view.base.shape))
+    found = dict(address.terms)
+    steps = [found.get(a.single, 0) if a.terms else 0 for a in index]
+    wanted = [s if n != 1 else 0 for n, s in zip(x.shape, sh.strides(x.shape), strict=True)]
+    if steps[is_sequence:] == wanted[is_sequence:] and view.base.op is not UNSLICE:
+        return Strip(view.base, address.const, steps[0] if is_sequence else 0)
+    return Strip(x, 0, wanted[0] if is_sequence else 0)
+
+
 def find(outputs: Sequence[Node]) -> Anchors:
     """Decides for every node that the outputs need."""
     order = topological(outputs)
@@ -109,7 +145,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         for i in node.inputs:
             if not users[i] or users[i][-1] is not node:
                 users[i].append(node)
-    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {})
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {}, {})
     for node in order:
         kind = node.op.kind
         if kind == "contract":
@@ -118,6 +154,12 @@ def find(outputs: Sequence[Node]) -> Anchors:
                 found.anchors.add(view.base)
                 if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
+        elif kind == "recurrence":
+            strips = found.strips[node] = strips_of(node)
+            bases = [s.base for s in strips]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
+            found.row_major.add(node)
         elif kind == "host":
             found.anchors.update(node.inputs)
             found.row_major.update(node.inputs)
@@ -125,7 +167,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "host", "scatter", "reduce"):
+        if kind in ("contract", "host", "scatter", "reduce", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
     _epilogues(found)
@@ -235,7 +277,7 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+        if at in seen or at in found.anchors or at.op.kind in _COMPUTED:
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"

@@ -7,6 +7,7 @@ give it, and the join holds if every node of that kernel is then read at the ver
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from treadle.base import shape as sh
 from treadle.base.symbolic import fixed
@@ -26,11 +27,14 @@ from treadle.graph.scatter import scatter_group
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
+from treadle.ops.recurrence import key_of
 
 MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""
 LARGEST = 600
 """Values of a kernel from which on nothing joins it: compilers take long over long code."""
+_ALONE = frozenset({"contract", "host", "scatter", "recurrence"})
+"""Kinds of anchors that join no kernel."""
 LARGE = 1 << 15
 """Elements from which on a reduction must not lose the parallelism of its rows."""
 
@@ -47,6 +51,7 @@ class Fusion:
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self._readers: dict[Node, list[Group]] = {}
+        self._recurrences: dict[Any, Group] = {}
         given = set(inputs)
         for node in self.found.order:
             if node in self.found.anchors and node not in given and node.op.kind != "input":
@@ -62,15 +67,19 @@ class Fusion:
         for g in needs.values():
             ancestors |= g.ancestors | 1 << g.number
         group = None
-        free = kind not in ("contract", "host", "scatter") and node not in self.padding
+        free = kind not in _ALONE and node not in self.padding
         if free and sh.count(node.shape):
             group = self._join(node, read, needs)
+        if kind == "recurrence":
+            group = self._recurrences.get(key_of(node))
         if group is None:
             group = self._found(node)
             # Zeros around a node can be written at any time.
             group.ancestors = ancestors if node not in self.padding else 0
         else:
             self._inherit(group, ancestors & ~(1 << group.number))
+        if kind == "recurrence":
+            group.histories.append(node)
         self.group_of[node] = group
         for n in read:
             readers = self._readers.setdefault(n, [])
@@ -100,6 +109,8 @@ class Fusion:
         """The leaves in memory below a node."""
         operands = self.found.operands.get(node)
         stack = [operands.left.base, operands.right.base] if operands else list(node.inputs)
+        if node in self.found.strips:
+            stack = [s.base for s in self.found.strips[node]]
         out: list[Node] = []
         seen: set[Node] = set()
         while stack:
@@ -139,7 +150,7 @@ class Fusion:
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
         # A kernel that writes the places of a window out stores them for one node.
-        if group.parts or group.kind in ("host", "scatter", "border"):
+        if group.parts or group.kind in ("host", "scatter", "border", "recurrence"):
             return False
         if group.pull.size > LARGEST:
             return False
@@ -258,6 +269,10 @@ class Fusion:
             group = scatter_group(
                 len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
+        elif kind == "recurrence":
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+            self._recurrences[key_of(node)] = group
         elif kind == "host" or node in self.padding:
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             kind = "host" if kind == "host" else "border"

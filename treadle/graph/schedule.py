@@ -29,12 +29,13 @@ class Step:
 
 def steps_of(fusion: Fusion) -> list[Step]:
     """One step a group that stores something, each with its reads."""
-    reads = [_outside_reads(group) for group in fusion.groups]
+    reads = [_outside_reads(group, fusion) for group in fusion.groups]
     needed = set(fusion.outputs).union(*reads)
     needed |= {x for padded, x in fusion.padding.items() if padded in needed}
     steps: list[Step] = []
     for group, read in zip(fusion.groups, reads, strict=True):
-        nodes = list(group.members) or ([group.node] if group.node is not None else [])
+        nodes = list(group.members) or group.histories
+        nodes = nodes or ([group.node] if group.node is not None else [])
         step = Step(group, [n for n in nodes if n in needed], read)
         if step.stored:
             _describe(step, fusion.layouts)
@@ -42,7 +43,7 @@ def steps_of(fusion: Fusion) -> list[Step]:
     return steps
 
 
-def _outside_reads(group: Group) -> dict[Node, None]:
+def _outside_reads(group: Group, fusion: Fusion) -> dict[Node, None]:
     """What a group reads from memory, in a fixed order."""
     out: list[Node] = []
     if group.operands is not None:
@@ -50,6 +51,9 @@ def _outside_reads(group: Group) -> dict[Node, None]:
     if group.kind == "host":
         assert group.node is not None
         out += group.node.inputs
+    if group.kind == "recurrence":
+        assert group.node is not None
+        out += [s.base for s in fusion.found.strips[group.node]]
     for v in ordered([*group.members.values(), *group.elements]):
         if isinstance(v.body, Read):
             out.append(v.body.node)
@@ -58,7 +62,7 @@ def _outside_reads(group: Group) -> dict[Node, None]:
 
 def _describe(step: Step, layouts: Mapping[Node, Layout]) -> None:
     group = step.group
-    if group.kind in ("host", "scatter", "border"):
+    if group.kind in ("host", "scatter", "border", "recurrence"):
         return
     step.roots = roots_of(group, step.stored, layouts)
     step.values = ordered([r.value for r in step.roots])

@@ -366,7 +366,7 @@ def _gathered(node: Node, x: Node) -> Node | None:
 
 def _of_nothing(node: Node) -> Node | None:
     """A result with elements from inputs without: zeros, or what a reduction starts from."""
-    if 0 in node.shape or node.op.kind == "host":
+    if 0 in node.shape or node.op.kind in ("host", "recurrence"):
         return None
     if node.op is JOIN:
         parts = tuple(x for x in node.inputs if 0 not in x.shape)

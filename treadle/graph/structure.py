@@ -9,11 +9,12 @@ from typing import Any, Final
 from treadle.base.algebra import SMALLEST
 from treadle.base.symbolic import Symbolic
 from treadle.ir.node import Node, topological
+from treadle.ops.source import FULL
 from treadle.ops.table import Op
 
 _SIZES: Final = frozenset(
-    {"shape", "starts", "stops", "steps", "extents", "extent", "value", "pads", "spacings",
-     "dilations", "chunk"}
+    {"shape", "starts", "stops", "steps", "extents", "extent", "pads", "spacings",
+     "dilations", "chunk", "length"}
 )  # fmt: skip
 """Attributes that are numbers of elements, or lists of them; all others are structure."""
 PLAIN: Final = frozenset({0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf")})
@@ -88,4 +89,4 @@ def _put_back(value: Any, sizes: Iterator[int]) -> Any:
 
 @functools.cache
 def _size_flags(op: Op) -> tuple[bool, ...]:
-    return tuple([name in _SIZES for name in op.attr_names])
+    return tuple([name in _SIZES or (op is FULL and name == "value") for name in op.attr_names])

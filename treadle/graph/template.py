@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from treadle.base.algebra import Algebra, both
 from treadle.base.errors import TreadleError
@@ -19,7 +19,7 @@ from treadle.base.settings import settings
 from treadle.base.shape import Shape
 from treadle.base.symbolic import Symbolic
 from treadle.graph.build import build
-from treadle.graph.plan import HostCall, Launch, Output, Plan
+from treadle.graph.plan import HostCall, Launch, Output, Plan, Repeat, Step
 from treadle.graph.structure import join, split
 from treadle.graph.verify import verify_plan
 from treadle.ir.node import Node, topological
@@ -201,41 +201,64 @@ def _numbers(plan: Plan) -> list[int]:
     for result in plan.outputs:
         out += (result.nbytes, *result.shape)
     for step in plan.steps:
-        if isinstance(step, Launch):
-            out += (step.tasks, step.flop, step.bytes, *step.sizes)
-            out += [offset for _, offset in step.buffers]
-        else:
-            split(step.node, out)
-            for (_, offset), _, shape in (*step.inputs, step.output):
-                out += (offset, *shape)
+        _add_numbers(step, out)
     return out
+
+
+def _add_numbers(step: Step, out: list[int]) -> None:
+    if isinstance(step, Launch):
+        out += (step.tasks, step.flop, step.bytes, *step.sizes)
+        out += [offset for _, offset in step.buffers]
+    elif isinstance(step, HostCall):
+        split(step.node, out)
+        for (_, offset), _, shape in (*step.inputs, step.output):
+            out += (offset, *shape)
+    else:
+        out.append(step.times)
+        for inner in step.steps:
+            _add_numbers(inner, out)
+        _add_leaves(step.advances, out)
+
+
+def _add_leaves(tree: Any, out: list[int]) -> None:
+    if isinstance(tree, tuple):
+        for part in tree:
+            _add_leaves(part, out)
+    else:
+        out.append(tree)
 
 
 def _filled(plan: Plan, numbers: Iterator[int]) -> Plan:
     """A plan with other numbers."""
-
-    def some(old: Sequence[object]) -> tuple[int, ...]:
-        return tuple(islice(numbers, len(old)))
-
     arena = next(numbers)
     outputs = []
     for old in plan.outputs:
         nbytes = next(numbers)
-        shape = some(old.shape)
+        shape = tuple(islice(numbers, len(old.shape)))
         outputs.append(Output(old.slot, old.dtype, shape, nbytes, old.source, old.donated))
-    new = Plan(plan.inputs, tuple(outputs), arena)
-    for step in plan.steps:
-        if isinstance(step, Launch):
-            tasks, flop, nbytes = islice(numbers, 3)
-            sizes = some(step.sizes)
-            places = zip([slot for slot, _ in step.buffers], some(step.buffers), strict=True)
-            new.steps.append(
-                Launch(step.kernel, tuple(places), sizes, tasks, step.label, step.sites,
-                       flop, nbytes, step.faults)
-            )  # fmt: skip
-        else:
-            new.steps.append(_filled_call(step, numbers))
-    return new
+    return Plan(
+        plan.inputs, tuple(outputs), arena, [_filled_step(step, numbers) for step in plan.steps]
+    )
+
+
+def _filled_step(step: Step, numbers: Iterator[int]) -> Any:
+    if isinstance(step, HostCall):
+        return _filled_call(step, numbers)
+    if isinstance(step, Repeat):
+        times = next(numbers)
+        inner = tuple([_filled_step(each, numbers) for each in step.steps])
+        return Repeat(inner, _filled_leaves(step.advances, numbers), times)
+    tasks, flop, nbytes = islice(numbers, 3)
+    sizes = tuple(islice(numbers, len(step.sizes)))
+    buffers = tuple([(slot, next(numbers)) for slot, _ in step.buffers])
+    return Launch(step.kernel, buffers, sizes, tasks, step.label, step.sites, flop, nbytes,
+                  step.faults)  # fmt: skip
+
+
+def _filled_leaves(tree: Any, numbers: Iterator[int]) -> Any:
+    if isinstance(tree, tuple):
+        return tuple([_filled_leaves(part, numbers) for part in tree])
+    return next(numbers)
 
 
 def _filled_call(step: HostCall, numbers: Iterator[int]) -> HostCall:

@@ -9,7 +9,7 @@ and second-level cache, and suit all with more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, gcd
 from typing import Final
 
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
@@ -51,7 +51,8 @@ class Problem:
 
     `a_along`: A has unit stride along k. `a_step`: bytes between neighbouring k of A.
     `a_in_place`, `b_in_place`: the operand has the
-    accumulator's type, and B one stride along k and unit stride along n.
+    accumulator's type, and B one stride along k and unit stride along n. `b_in_panels`: so that
+    each panel of B is one piece of memory already.
     """
 
     batches: int
@@ -62,6 +63,7 @@ class Problem:
     a_step: int
     a_in_place: bool
     b_in_place: bool
+    b_in_panels: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,10 @@ class Cuts:
 
 def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
-    direct = p.b_in_place and p.m <= _ROWS * tile.rows
+    direct = p.b_in_panels or (p.b_in_place and p.m <= _ROWS * tile.rows)
     enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
     pack_a = not p.a_in_place or p.n >= enough
-    scattered = direct or not (pack_a or p.a_along)
+    scattered = (direct and not p.b_in_panels) or not (pack_a or p.a_along)
     slices, k_block = 1, _depth(p.k, tile, scattered)
     m_blocks, n_blocks = _blocks(p, tile, k_block)
     wanted = ceil(min(_TASKS, p.batches * p.m * p.n * p.k // _TASK) / p.batches)
@@ -91,6 +93,7 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
+    m_blocks = _shared_evenly(m_blocks, p.batches * n_blocks * slices, processors)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
     n_block = up(ceil(p.n / n_blocks), tile.width)
     shared = SHARED if p.m > m_block else LOCAL
@@ -126,6 +129,19 @@ def _more_blocks(
     if m_blocks == 1:
         return 1, min(panels, max(min(8, wanted), min(wanted, panels // 2)))
     return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
+
+
+def _shared_evenly(m_blocks: int, others: int, processors: int) -> int:
+    """Blocks along m, as many more as give each processor the same number of tasks.
+
+    Eleven tasks take two processors as long as twelve. More than half as many blocks again would
+    cost more than the unevenness.
+    """
+    if m_blocks == 1:
+        return 1
+    each = processors // gcd(others, processors)
+    even = up(m_blocks, each)
+    return even if 2 * even <= 3 * m_blocks else m_blocks
 
 
 def _depth(k: int, tile: Tile, scattered: bool) -> int:

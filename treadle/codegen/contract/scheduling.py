@@ -119,6 +119,9 @@ class _Planner:
         c = self.c
         batches, m, n, k = (prod(self._extents(kind)) for kind in (BATCH, M, N, K))
         one_stride = prod(self._extents(K)[:-1]) == 1
+        in_place = c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride
+        width = self.tile.width
+        one_panel = c.dims[N] > 1 and self._extents(N)[-1] == width
         return Problem(
             batches,
             m,
@@ -127,7 +130,8 @@ class _Planner:
             a_along=c.a.unit == "k",
             a_step=self._last_stride(A) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
-            b_in_place=c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride,
+            b_in_place=in_place,
+            b_in_panels=in_place and one_panel and self._last_stride(B) == width,
         )
 
     def _extents(self, kind: int) -> Sequence[int]:
