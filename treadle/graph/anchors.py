@@ -213,17 +213,16 @@ def _over_window(node: Node) -> bool:
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
-        return False
+    small = [x.shape[a] for a in axes]
     stack = [x]
     for _ in range(64):
         if not stack:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0]) and sh.count(small) <= SMALL_WINDOW
         if at.op is RESHAPE:
-            return _are_split(at, axes)
+            return _are_split(at, axes) and sh.count(small) <= SMALL_WINDOW
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
@@ -309,10 +308,15 @@ def _dear(found: Anchors) -> None:
                 found.anchors.add(x)
                 total[x] = 1
         total[node] = cost + times * sum([total[i] for i in node.inputs])
-        count = sh.count(node.shape)
-        wider = count > 1 and any(sh.count(u.shape) > count for u in users)
         if kind == "pointwise" or node in found.unrolled:
             repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
-            if repeated or (wider and cost >= 4) or total[node] > WHOLE_TREE:
+            wider = cost >= 4 and _is_wider(node, users)
+            if repeated or wider or total[node] > WHOLE_TREE:
                 found.anchors.add(node)
                 total[node] = 1
+
+
+def _is_wider(node: Node, users: Sequence[Node]) -> bool:
+    """Whether a user has more elements, and so would compute a value many times."""
+    count = sh.count(node.shape)
+    return count > 1 and any(sh.count(u.shape) > count for u in users)

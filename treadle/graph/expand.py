@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived
 from treadle.graph.simplify import rewrite, simpler
 from treadle.ir.node import Node
 from treadle.ops.contract import CONTRACT, contract
@@ -137,6 +138,10 @@ def _by_rows(node: Node) -> Node | None:
     return None
 
 
+def _count(count: int, results: int, extent: int) -> int:
+    return min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, extent)
+
+
 def _pieces(node: Node) -> Node | None:
     """A long reduction with few results as a reduction of pieces of fixed length."""
     (axes,) = node.attrs
@@ -158,7 +163,7 @@ def _pieces(node: Node) -> Node | None:
     if not long:
         return simpler(node)
     axis = long[0]
-    pieces = min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, x.shape[axis])
+    pieces = derived(_count, count, results, x.shape[axis], least=1, most=PIECES)
     if pieces < 2:
         return simpler(node)
     chunk = -(-x.shape[axis] // pieces)

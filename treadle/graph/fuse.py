@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed
 from treadle.graph import anchors as an
 from treadle.graph.group import (
     Chunk,
@@ -136,14 +137,16 @@ class Fusion:
             if self._may_join(group, needs) and self._try(group, node, read):
                 return group
         for leaf in read:
-            if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
-                continue
             for group in self._readers.get(leaf, ()):
                 if group.number in tried or group.kind == "contract":
                     continue
-                tried.add(group.number)
-                if self._may_join(group, needs) and self._try(group, node, read):
-                    return group
+                # Sizes are compared last: what they decide holds for some shapes only.
+                if not self._may_join(group, needs) or not _comparable(group, node):
+                    tried.add(group.number)
+                elif sh.count(leaf.shape) >= max(sh.count(node.shape), 2):
+                    tried.add(group.number)
+                    if self._try(group, node, read):
+                        return group
         return None
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
@@ -349,7 +352,7 @@ class Fusion:
             outer = digits
             if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
                 outer = digits[:-1]
-                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+                places = [{**p, atom: k} for p in places for k in range(fixed(digits[-1]))]
             parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
         group.rows = [
             t
@@ -420,6 +423,14 @@ class Fusion:
         pull.members[node] = value
         pull.keep()
         return group
+
+
+def _comparable(group: Group, node: Node) -> bool:
+    """Whether a group has as many elements as a node, or as what the node reduces."""
+    count = sh.count(node.inputs[0].shape if node.op.kind == "reduce" else node.shape)
+    counts = [sh.count(v.node.shape) for v in group.members.values()]
+    counts += [sh.count(frame.shape) for frame in group.frames]
+    return count in counts or sh.count(node.shape) in counts
 
 
 def _delay(group: Group, needs: dict[int, Group]) -> int:
