@@ -11,7 +11,7 @@ import numpy as np
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.codegen.interp_attention import interpret_attention
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.plan import HostCall, Launch, Plan, unrolled
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import (
     Accumulate,
@@ -151,7 +151,8 @@ def _poison(n: int, kind: Any) -> Any:
 def _namespace() -> dict[str, Any]:
     names: dict[str, Any] = {f"T_{d.name}": d.numpy.type for d in (*dt.ALL, dt.uint32)}
     return names | {
-        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"},
+        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"}
+        | {"logaddexp": np.logaddexp},
         "unary": {n: op.ref for n, op in TABLE.items() if op.kind == "pointwise"},
         "select": lambda c, a, b: a if c else b,
         "cast": _cast, "inside": _inside, "poison": _poison, "check": _check,
@@ -230,7 +231,7 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
         return raw[: len(raw) // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
 
     with np.errstate(all="ignore"):
-        for step in plan.steps:
+        for step in unrolled(plan.steps):
             if isinstance(step, HostCall):
                 arrays = [at(p, d)[: math.prod(s)].reshape(s) for p, d, s in step.inputs]
                 place, dtype, shape = step.output

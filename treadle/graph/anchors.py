@@ -29,6 +29,10 @@ WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
 
+_COMPUTED = frozenset({"input", "contract", "attention", "reduce", "scan", "recurrence"})
+"""Kinds of nodes that an epilogue can read, but not compute."""
+
+
 @dataclass(slots=True)
 class Operands:
     """A contraction's labels as variables of a space, and its operands as views over bases."""
@@ -37,6 +41,16 @@ class Operands:
     labels: dict[int, Affine]
     left: View
     right: View
+
+
+@dataclass(slots=True)
+class Strip:
+    """What a recurrence reads: contiguous pieces of a base, `step` elements apart from turn to
+    turn (0: the same in each)."""
+
+    base: Node
+    offset: int
+    step: int
 
 
 @dataclass(slots=True)
@@ -51,6 +65,7 @@ class Anchors:
     operands: dict[Node, Operands]
     strided: dict[Node, dict[str, Strided]]
     inside: dict[Node, Inside]
+    strips: dict[Node, list[Strip]]
 
 
 def contraction_operands(node: Node) -> Operands:
@@ -67,6 +82,27 @@ def contraction_operands(node: Node) -> Operands:
         for x, names in zip(node.inputs, (left, right), strict=True)
     ]
     return Operands(space, labels, views[0], views[1])
+
+
+def strips_of(node: Node) -> list[Strip]:
+    """Where the inputs of a recurrence are; views along whole turns need no copy."""
+    body = node.attrs[0]
+    return [
+        _strip(x, body.carries <= i < body.carries + body.slices) for i, x in enumerate(node.inputs)
+    ]
+
+
+def _strip(x: Node, is_sequence: bool) -> Strip:
+    space = Space()
+    index = tuple([space.var(n) for n in x.shape])
+    view = see_through(space, x, index)
+    address = space.dot(view.index, sh.strides(view.base.shape))
+    found = dict(address.terms)
+    steps = [found.get(a.single, 0) if a.terms else 0 for a in index]
+    wanted = [s if n != 1 else 0 for n, s in zip(x.shape, sh.strides(x.shape), strict=True)]
+    if steps[is_sequence:] == wanted[is_sequence:] and view.base.op is not UNSLICE:
+        return Strip(view.base, address.const, steps[0] if is_sequence else 0)
+    return Strip(x, 0, wanted[0] if is_sequence else 0)
 
 
 def find(outputs: Sequence[Node]) -> Anchors:
@@ -91,6 +127,12 @@ def find(outputs: Sequence[Node]) -> Anchors:
             bases = [x.view.base for x in found.strided[node].values()]
             found.anchors.update(bases)
             found.row_major.update(bases)
+        elif kind == "recurrence":
+            strips = found.strips[node] = strips_of(node)
+            bases = [s.base for s in strips]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
+            found.row_major.add(node)
         elif kind == "host":
             found.anchors.update(node.inputs)
             found.row_major.update(node.inputs)
@@ -98,7 +140,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "attention", "host", "scatter", "reduce"):
+        if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
     _epilogues(found)
@@ -144,17 +186,16 @@ def _over_window(node: Node) -> bool:
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
-        return False
+    small = [x.shape[a] for a in axes]
     stack = [x]
     for _ in range(64):
         if not stack:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0]) and sh.count(small) <= SMALL_WINDOW
         if at.op is RESHAPE:
-            return _are_split(at, axes)
+            return _are_split(at, axes) and sh.count(small) <= SMALL_WINDOW
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
@@ -170,9 +211,10 @@ def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
 
 
 def _epilogues(found: Anchors) -> None:
-    """The end of the pointwise chain behind a contraction or reduction is stored in its place."""
+    """The end of the pointwise chain behind what a kernel computes is stored in its place."""
     for node in found.order:
-        if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
+        kind = node.op.kind
+        if kind not in ("contract", "reduce", "scan", "scatter") or node in found.unrolled:
             continue
         end = at = node
         while at not in found.row_major:
@@ -209,11 +251,7 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if (
-            at in seen
-            or at in found.anchors
-            or at.op.kind in ("input", "contract", "attention", "reduce")
-        ):
+        if at in seen or at in found.anchors or at.op.kind in _COMPUTED:
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"
@@ -243,10 +281,15 @@ def _dear(found: Anchors) -> None:
                 found.anchors.add(x)
                 total[x] = 1
         total[node] = cost + times * sum([total[i] for i in node.inputs])
-        count = sh.count(node.shape)
-        wider = count > 1 and any(sh.count(u.shape) > count for u in users)
         if kind == "pointwise" or node in found.unrolled:
             repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
-            if repeated or (wider and cost >= 4) or total[node] > WHOLE_TREE:
+            wider = cost >= 4 and _is_wider(node, users)
+            if repeated or wider or total[node] > WHOLE_TREE:
                 found.anchors.add(node)
                 total[node] = 1
+
+
+def _is_wider(node: Node, users: Sequence[Node]) -> bool:
+    """Whether a user has more elements, and so would compute a value many times."""
+    count = sh.count(node.shape)
+    return count > 1 and any(sh.count(u.shape) > count for u in users)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
+from treadle.base import dtype as dt
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
 from treadle.graph.attention import lower_attention
@@ -13,14 +14,19 @@ from treadle.graph.contraction import lower_contraction
 from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
+from treadle.graph.group import Group
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
+from treadle.graph.plan import Step as PlanStep
+from treadle.graph.recurrence import Results, Turn, lift, lower, turn_of
+from treadle.graph.scans import lower_scan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
-from treadle.graph.simplify import node_key, simplify
+from treadle.graph.simplify import simplify
 from treadle.graph.verify import verify_graph, verify_plan
-from treadle.ir.node import Node, topological
+from treadle.ir.node import Node
+from treadle.ops.table import input_node
 from treadle.ops.view import RESHAPE
 
 
@@ -40,7 +46,34 @@ def build(
     Raises:
         VerifyError: an output depends on an input that is not listed.
     """
-    roots = run_passes(outputs)
+    return _assemble(run_passes(outputs), outputs, inputs, donated)
+
+
+def run_passes(outputs: Sequence[Node]) -> list[Node]:
+    """The graph passes: each is Graph to Graph."""
+    roots = list(outputs)
+    for each in (simplify, _lift, expand_convolutions, expand, simplify):
+        roots = each(roots)
+        if settings.check:
+            verify_graph(roots)
+    return roots
+
+
+def _lift(outputs: Sequence[Node]) -> list[Node]:
+    return lift(outputs, run_passes)
+
+
+def _turn(outputs: Sequence[Node], inputs: Sequence[Node]) -> Plan:
+    return _assemble(outputs, outputs, inputs, frozenset())
+
+
+def _assemble(
+    roots: Sequence[Node],
+    outputs: Sequence[Node],
+    inputs: Sequence[Node],
+    donated: frozenset[int],
+) -> Plan:
+    """The plan of a graph that went through the passes."""
     bases = [_unshaped(r) for r in roots]
     described = _describe_outputs(outputs, bases, inputs)
     own = {b: i for i, b in enumerate(bases) if described[i].source is None}
@@ -53,6 +86,7 @@ def build(
     free = {inputs[i]: i for i in sorted(donated - kept)}
     taken = donate(steps, own, free)
     steps = sort(steps)
+    loops = {step.group: _prepare_loop(step) for step in steps if step.group.histories}
     fixed: dict[Node, Place] = {n: (i, 0) for i, n in enumerate(inputs)}
     for node, i in own.items():
         fixed[node] = (len(inputs) + i, 0)
@@ -62,20 +96,14 @@ def build(
     places, size = lay_out(steps, fixed, fusion.padding, len(inputs) + len(outputs))
     plan = Plan(len(inputs), tuple(described), size)
     for step in steps:
-        plan.steps += _lower(step, fusion, places)
+        if step.group in loops:
+            turn, results = loops[step.group]
+            plan.steps += _lower_loop(step.group, turn, results, fusion, places)
+        else:
+            plan.steps += _lower(step, fusion, places)
     if settings.check:
         verify_plan(plan)
     return plan
-
-
-def run_passes(outputs: Sequence[Node]) -> list[Node]:
-    """The graph passes: each is Graph to Graph."""
-    roots = list(outputs)
-    for each in (simplify, expand_convolutions, expand, simplify):
-        roots = each(roots)
-        if settings.check:
-            verify_graph(roots)
-    return roots
 
 
 def _unshaped(node: Node) -> Node:
@@ -117,6 +145,8 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.layouts, places)]
+    if group.kind == "scan":
+        return [lower_scan(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":
         return list(lower_scatter(group, fusion.layouts, places))
     node = group.node
@@ -127,17 +157,25 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 
 
-def structural_key(
-    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int] = frozenset()
-) -> Hashable:
-    """A key that is equal for equal graphs, in whatever order they were recorded."""
-    number: dict[Node, int] = {n: i for i, n in enumerate(inputs)}
-    key: list[Hashable] = [tuple([(n.shape, n.dtype.name) for n in inputs])]
-    for node in topological(outputs):
-        if node in number:
-            continue
-        number[node] = len(number)
-        same = node_key(node)
-        attrs = same[1:] if not node.inputs else same[2:]
-        key.append((node.op.name, tuple([number[i] for i in node.inputs]), attrs))
-    return tuple(key), tuple([number[o] for o in outputs]), donated
+def _prepare_loop(step: Step) -> tuple[Turn, Results]:
+    """Plans one turn of a recurrence; the step stores what the turn needs besides its results."""
+    node = step.group.histories[0]
+    body, _, length, _ = node.attrs
+    asked = {n.attrs[1]: n for n in step.stored}
+    values = tuple(sorted(v for v in asked if v >= body.carries))
+    turn = turn_of(body, values, _turn)
+    carries = [
+        asked.get(k) or input_node((length + 1, *c.shape), c.dtype)
+        for k, c in enumerate(body.order[: body.carries])
+    ]
+    scratch = input_node((max(turn.plan.arena_bytes, turn.start.arena_bytes),), dt.uint8)
+    step.stored += [*[c for c in carries if c not in step.stored], scratch]
+    return turn, Results(tuple(carries), tuple([asked[v] for v in values]), scratch)
+
+
+def _lower_loop(
+    group: Group, turn: Turn, results: Results, fusion: Fusion, places: dict[Node, Place]
+) -> list[PlanStep]:
+    node = group.histories[0]
+    body, _, length, reverse = node.attrs
+    return lower(body, length, reverse, turn, fusion.found.strips[node], results, places)

@@ -148,6 +148,9 @@ class Trace:
         "written",
     )
 
+    takes_all = False
+    """Whether tensors that are pending elsewhere may become inputs: of a step, by `place`."""
+
     def __init__(self) -> None:
         if TRIE.size > _STATES_AT_MOST:
             TRIE.forget()
@@ -266,6 +269,10 @@ class Trace:
         t._pos = pos
         t._node = found.node  # type: ignore[assignment]
         return pos
+
+    def place(self, t: Handle) -> int:
+        """The position of any tensor, for a trace that `takes_all`."""
+        return self.enter(t)
 
     # --- what is alive -----------------------------------------------------------------------
 

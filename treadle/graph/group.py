@@ -37,13 +37,15 @@ class Group:
     """What one kernel computes.
 
     kind: `loops` (pointwise work and rows: reductions run along the inner loops), `columns`
-    (reductions across rows, side by side along the inner loop), `contract`, `attention`,
-    `scatter`, `host`,
-    `border` (the zeros around a node that is stored inside of a padded buffer).
-    `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced.
+    (reductions across rows, side by side along the inner loop), `scan` (every element along `cols`
+    combined with those before it), `contract`, `attention`, `scatter`, `host`, `border` (the zeros
+    around a node that is stored inside of a padded buffer), `recurrence`.
+    `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced or
+    scanned.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
     is added and the position that it is added at, `target` the index of the result. `parts` are
     the values of a node computed several elements at a time, one for each place in a window.
+    `histories` are the nodes of one recurrence.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Group:
     elements: list[Value] = field(default_factory=list)
     parts: list[Value] = field(default_factory=list)
     target: Index = ()
+    histories: list[Node] = field(default_factory=list)
 
     @property
     def space(self) -> Space:

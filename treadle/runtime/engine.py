@@ -6,7 +6,7 @@ import ctypes
 import functools
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from treadle.base import dtype as dt
@@ -16,11 +16,15 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.base.site import describe
 from treadle.codegen.compile import bind
+from treadle.codegen.contract import Schedule
 from treadle.codegen.schedules import schedule_of
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
-from treadle.graph.build import build, structural_key
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.plan import HostCall, Launch, Plan, Repeat, Step, launches_of, steps_in, unrolled
+from treadle.graph.structure import structure
+from treadle.graph.template import Family
+from treadle.ir.attention import Attention
+from treadle.ir.contraction import Contraction
 from treadle.ir.loop import Kernel
 from treadle.ir.node import Node
 from treadle.runtime import program
@@ -167,8 +171,8 @@ _processors: Final = functools.cache(available)
 def _segments(plan: Plan) -> list[Any]:
     """The steps with neighbouring launches joined into programs of one native call."""
     out: list[Any] = []
-    pending: list[Launch] = []
-    for step in plan.steps:
+    pending: list[Launch | Repeat] = []
+    for step in _without_calls(plan.steps):
         if isinstance(step, HostCall):
             if pending:
                 out.append(_program(plan, pending))
@@ -181,34 +185,84 @@ def _segments(plan: Plan) -> list[Any]:
     return out
 
 
-def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program, int]:
+def _without_calls(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps with loops around host calls unrolled: the native driver cannot do those."""
+    for step in steps:
+        if isinstance(step, Repeat) and any(isinstance(s, HostCall) for s in steps_in([step])):
+            yield from unrolled([step])
+        else:
+            yield step
+
+
+def _program(plan: Plan, steps: Sequence[Launch | Repeat]) -> tuple[list[Launch], Program, int]:
     """Launches as one native call, the step of the plan for each, and the bytes of shared
     workspace behind the arena that contractions need."""
-    target = host()
-    addresses = bind([step.kernel for step in steps], target)
-    owners: list[Launch] = []
-    launches: list[program.Launch] = []
-    scratch = workspace = 0
-    behind = (plan.arena_slot, _aligned(plan.arena_bytes))
-    for step, address in zip(steps, addresses, strict=True):
+    binder = _Binder(plan, launches_of(steps))
+    launches, owners = binder.bound(steps)
+    return owners, Program(launches, plan.arena_slot + 1, binder.scratch), binder.workspace
+
+
+class _Binder:
+    """Turns launches of a plan into those of the driver."""
+
+    def __init__(self, plan: Plan, launches: Sequence[Launch]) -> None:
+        self._target = host()
+        kernels = [launch.kernel for launch in launches]
+        self._addresses = dict(zip(launches, bind(kernels, self._target), strict=True))
+        self._behind = (plan.arena_slot, _aligned(plan.arena_bytes))
+        self.scratch = 0
+        self.workspace = 0
+
+    def bound(
+        self, steps: Sequence[Any], advances: Sequence[Any] | None = None
+    ) -> tuple[list[program.Launch | program.Repeat], list[Launch]]:
+        """The driver's launches, and whose part each of them is in a run."""
+        out: list[program.Launch | program.Repeat] = []
+        owners: list[Launch] = []
+        for i, step in enumerate(steps):
+            advance = None if advances is None else advances[i]
+            if isinstance(step, Repeat):
+                inner, mine = self.bound(step.steps, step.advances)
+                moves = None if advance is None else self.bound(step.steps, advance)[0]
+                out.append(program.Repeat(inner, step.times, moves))
+                owners += mine * step.times
+            else:
+                parts = self._parts(step, advance)
+                out += parts
+                owners += [step] * len(parts)
+        return out, owners
+
+    def _parts(self, step: Launch, advance: Sequence[int] | None) -> list[program.Launch]:
+        """The launches of one step; a contraction may take several."""
         places = [number for place in step.buffers for number in place]
-        if not isinstance(step.kernel, Kernel):
-            cut = schedule_of(step.kernel, step.sizes, target, _processors())
-            scratch = max(scratch, cut.scratch)
-            workspace = max(workspace, cut.workspace)
-            places += behind
-            for part in cut.steps:
-                owners.append(step)
-                launches.append(
-                    program.Launch(address, (*places, *part.sizes), part.tasks, part.grain)
-                )
-        else:
-            scratch = max(scratch, scratch_bytes(step.kernel, step.sizes))
-            owners.append(step)
-            launches.append(
-                program.Launch(address, (*places, *step.sizes), step.tasks, _grain(step))
-            )
-    return owners, Program(launches, plan.arena_slot + 1, scratch), workspace
+        moves = [m for a in advance or () for m in (0, a)]
+        address = self._addresses[step]
+        if isinstance(step.kernel, Kernel):
+            self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
+            params = (*places, *step.sizes)
+            return [program.Launch(address, params, step.tasks, _grain(step), moves)]
+        cut = _schedule(address, step.kernel, step.sizes)
+        self.scratch = max(self.scratch, cut.scratch)
+        self.workspace = max(self.workspace, cut.workspace)
+        places += self._behind
+        return [
+            program.Launch(address, (*places, *part.sizes), part.tasks, part.grain, moves)
+            for part in cut.steps
+        ]
+
+
+_schedules: Final[dict[tuple[int, tuple[int, ...]], Schedule]] = {}
+_SCHEDULES_AT_MOST: Final = 1 << 14
+
+
+def _schedule(address: int, kernel: Contraction | Attention, sizes: tuple[int, ...]) -> Schedule:
+    """How a launch is cut, which layers of one shape have in common."""
+    found = _schedules.get((address, sizes))
+    if found is None:
+        if len(_schedules) >= _SCHEDULES_AT_MOST:
+            _schedules.clear()
+        found = _schedules[address, sizes] = schedule_of(kernel, sizes, host(), _processors())
+    return found
 
 
 def _aligned(nbytes: int) -> int:
@@ -260,13 +314,18 @@ def prepare(
         donated: inputs whose memory may be written to.
         numbers: inputs that are Python numbers.
     """
-    key = (structural_key(outputs, inputs, donated), tuple(numbers))
-    bound = _bound.get(key)
+    key, sizes = structure(outputs, inputs, donated)
+    exact = (key, sizes, tuple(numbers))
+    bound = _bound.get(exact)
     if bound is None:
         if len(_bound) >= _PLANS_AT_MOST:
             _bound.clear()
-        bound = _bound[key] = Bound(build(outputs, inputs, donated), inputs, numbers)
+            _families.clear()
+        family = _families.setdefault(key, Family())
+        plan = family.plan(sizes, outputs, inputs, donated)
+        bound = _bound[exact] = Bound(plan, inputs, numbers)
     return bound
 
 
 _bound: Final[dict[Any, Bound]] = {}
+_families: Final[dict[Any, Family]] = {}

@@ -77,6 +77,8 @@ class Recording:
             [None if s is None else (index[s.pos], s) for s in self.result],
             plan.taken, donated, history,
         )  # fmt: skip
+
+
 class Compiled:
     """A function that is replayed where it was recorded with arguments of the same types.
 

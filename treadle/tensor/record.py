@@ -154,6 +154,8 @@ def concrete(buffer: Any, node: Any, needs: int = CONSTANT) -> Any:
 
 def position(trace: Trace, t: Any) -> int:
     """The position of a tensor in the trace; it becomes an input where it is not one yet."""
+    if trace.takes_all:
+        return trace.place(t)
     if t._base is not None and t._seen != t._base._version:
         refresh(t)
     if t._trace is trace:
@@ -354,8 +356,10 @@ def _first_block(
         if not hasattr(error, "__notes__"):
             error.add_note(f"recorded at {describe(call_site())}")
         raise
-    if recorder.trace is not trace:
-        # A read in the body, or too much pending, ran the first part of it.
+    results = tensors if isinstance(tensors, tuple) else (tensors,)
+    if recorder.trace is not trace or any(r is t for r in results for t in inputs):
+        # A read in the body, or too much pending, ran the first part of it; or it made nothing
+        # of an input, which then is the result: another handle would take its gradient.
         return tensors
     scalars = tuple(trace.leaves[known:])
     if not any(hasattr(s, "address") for s in scalars):

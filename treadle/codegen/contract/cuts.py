@@ -51,7 +51,8 @@ class Problem:
 
     `a_along`: A has unit stride along k. `a_step`: bytes between neighbouring k of A.
     `a_in_place`, `b_in_place`: the operand has the
-    accumulator's type, and B one stride along k and unit stride along n.
+    accumulator's type, and B one stride along k and unit stride along n. `b_in_panels`: so that
+    each panel of B is one piece of memory already.
     """
 
     batches: int
@@ -62,6 +63,7 @@ class Problem:
     a_step: int
     a_in_place: bool
     b_in_place: bool
+    b_in_panels: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,10 @@ class Cuts:
 
 def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
-    direct = p.b_in_place and p.m <= _ROWS * tile.rows
+    direct = p.b_in_panels or (p.b_in_place and p.m <= _ROWS * tile.rows)
     enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
     pack_a = not p.a_in_place or p.n >= enough
-    scattered = direct or not (pack_a or p.a_along)
+    scattered = (direct and not p.b_in_panels) or not (pack_a or p.a_along)
     slices, k_block = 1, _depth(p.k, tile, scattered)
     m_blocks, n_blocks = _blocks(p, tile, k_block)
     wanted = ceil(min(_TASKS, p.batches * p.m * p.n * p.k // _TASK) / p.batches)

@@ -32,14 +32,18 @@ def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DTyp
         before = f.at(sums, start * sums_row)
         _Tile(f, tile, dtype, height).emit(sources, steps, b, b_row, depth, before, at)
 
-    rest = f.rem(count, tile.rows)
-    with f.loop(0, count - rest, tile.rows) as start:
+    small, full = tile.heights[0], count
+    if small < tile.rows:
+        # Rows that are left over go to smaller tiles, where that is no more work; two of these may
+        # take the rows of the last full tile as well.
+        rest = f.rem(count, tile.rows)
+        shared = (rest > 0) & (rest + tile.rows <= 2 * small) & (count > rest)
+        cut = count - rest - shared.where(f.index(tile.rows), f.index(0))
+        full = (rest > small).where(count, cut)
+        with f.loop(full, count, small) as start:
+            emit(small, start)
+    with f.loop(0, full, tile.rows) as start:
         emit(tile.rows, start)
-    smaller = 0
-    for height in tile.heights:
-        with f.when((rest > smaller) & (rest <= height)):
-            emit(height, count - rest)
-        smaller = height
     f.builder.ret_void()
     return made
 

@@ -32,6 +32,7 @@ from treadle.codegen.contract.layout import (
 from treadle.codegen.contract.panel import GROUP
 from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
+from treadle.codegen.contract.winograd_plan import WinogradPlanner
 from treadle.ir.contraction import Contraction
 
 _CHUNK: Final = 1 << 16
@@ -76,7 +77,19 @@ def schedule(
     share the work change where it is cut and no result. Without any result (an extent of 0 in b,
     m or n) there is nothing to launch.
     """
+    if contraction.winograd:
+        return _winograd(contraction, sizes, target, processors)
     return _Planner(contraction, sizes, target, processors).schedule()
+
+
+def _winograd(
+    contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int
+) -> Schedule:
+    tile = choose(target, contraction.accumulator)
+    planner = WinogradPlanner(contraction, sizes, tile, processors)
+    parts, scratch, workspace = planner.plan()
+    steps = [Step(tasks, 1, planner.words(phase)) for phase, tasks in parts]
+    return Schedule(tuple(steps), scratch, workspace)
 
 
 class _Planner:
@@ -119,6 +132,9 @@ class _Planner:
         c = self.c
         batches, m, n, k = (prod(self._extents(kind)) for kind in (BATCH, M, N, K))
         one_stride = prod(self._extents(K)[:-1]) == 1
+        in_place = c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride
+        width = self.tile.width
+        one_panel = c.dims[N] > 1 and self._extents(N)[-1] == width
         return Problem(
             batches,
             m,
@@ -127,7 +143,8 @@ class _Planner:
             a_along=c.a.unit == "k",
             a_step=self._last_stride(A) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
-            b_in_place=c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride,
+            b_in_place=in_place,
+            b_in_panels=in_place and one_panel and self._last_stride(B) == width,
         )
 
     def _extents(self, kind: int) -> Sequence[int]:
