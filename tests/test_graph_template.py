@@ -55,12 +55,13 @@ def key_of(step: Step) -> Any:
     return structure(step.outputs, step.inputs, step.donated)[0]
 
 
-def anew(step: Step, other: Step) -> Plan | None:
-    """The plan of a template made for the very graph, without the use of any other."""
+def anew(step: Step, other: Step, constants: list[int]) -> Plan | None:
+    """The plan of a template made for the very graph, if the same sizes vary."""
     _, sizes = structure(step.outputs, step.inputs, step.donated)
     _, before = structure(other.outputs, other.inputs, other.donated)
     sample = Sample(before, tuple([n.shape for n in topological(other.outputs)]))
-    return Template(sizes, sample, step.outputs, step.inputs, step.donated).plan(sizes)
+    template = Template(sizes, sample, step.outputs, step.inputs, step.donated)
+    return template.plan(sizes) if template.constants == constants else None
 
 
 def compare(steps: list[Step], seed: int = 0) -> list[Family]:
@@ -80,7 +81,7 @@ def compare(steps: list[Step], seed: int = 0) -> list[Family]:
         filled = len(family.templates)
         plan = planned(family, step)
         if filled and len(family.templates) == filled:
-            again = anew(step, other)
+            again = anew(step, other, family.templates[0].constants)
             if again is not None:
                 assert text_of(plan) == text_of(again)
         want = evaluate(step.outputs, dict(zip(step.inputs, arrays, strict=True)))

@@ -22,7 +22,7 @@ class _Atom:
     """What formulas are made of: a symbol, or a number that has no formula of its own.
 
     `text` is Python for its value over the names `a0`, `a1` ... of earlier atoms, `needs`.
-    `chance`: a remainder, which is another number only by chance.
+    `chance`: a remainder, or what a function gave: it is another number only by chance.
     """
 
     value: int
@@ -74,7 +74,7 @@ class Algebra:
         """A number as the extent of something, at least `SMALLEST`: sums get an atom of their own,
         so that products of extents stay products."""
         number = self._named.get(id(number), number)
-        if len(number.form) == 1 and number.form[0][1] == 1 and self._at_least(number, SMALLEST):
+        if len(number.form) == 1 and number.form[0][1] == 1 and self.at_least(number, SMALLEST):
             return number
         if _value(number) < SMALLEST or not self.positive(number - SMALLEST + 1):
             return number
@@ -147,7 +147,7 @@ class Algebra:
         _, rest = self._divided(a, b)
         if type(rest) is not Symbolic and type(b) is not Symbolic:
             return rest % b
-        if self._at_least(rest, 0) and self._at_least(b - rest, 1):
+        if self.at_least(rest, 0) and self.at_least(b - rest, 1):
             return rest
         value, other = _value(rest) % _value(b), _other(rest) % (_other(b) or 1)
         return self._operation("%", rest, b, value, other, 0, None)
@@ -171,13 +171,13 @@ class Algebra:
     def _floor(self, a: int, b: int) -> Any:
         if type(a) is not Symbolic and type(b) is not Symbolic:
             return a // b
-        if self._at_least(a, 0):
-            if self._at_least(b - a, 1):
+        if self.at_least(a, 0):
+            if self.at_least(b - a, 1):
                 return 0
         elif type(a) is not Symbolic or all(k < 0 for m, k in a.form if m):
             # A form that is known not to be negative.
             return -self.quotient(b - 1 - a, b)
-        least = 1 if self._at_least(a - b, 0) else 0 if self._at_least(a, 0) else None
+        least = 1 if self.at_least(a - b, 0) else 0 if self.at_least(a, 0) else None
         below = self._least(_form(-a))
         most = None if below is None else -below
         value, other = _value(a) // _value(b), _other(a) // (_other(b) or 1)
@@ -190,7 +190,9 @@ class Algebra:
         found = self._known.get(key)
         if found is None:
             text = f"({self.text(a)}){sign}({self.text(b)})"
-            atom = _Atom(value, other, least, most, text, self._needs((a, b)), sign == "%")
+            needs = self._needs((a, b))
+            chance = sign == "%" or any(self._atoms[i].chance for i in needs)
+            atom = _Atom(value, other, least, most, text, needs, chance)
             found = self._known[key] = self._atom(atom)
         return found
 
@@ -218,7 +220,7 @@ class Algebra:
         found = self._known.get(key)
         if found is None:
             text, value, other = self._called(function, args)
-            atom = _Atom(value, other, least, most, text, self._needs(args))
+            atom = _Atom(value, other, least, most, text, self._needs(args), True)
             found = self._known[key] = self._atom(atom)
         return found
 
@@ -259,7 +261,7 @@ class Algebra:
             total += k
         return total
 
-    def _at_least(self, a: int, bound: int) -> bool:
+    def at_least(self, a: int, bound: int) -> bool:
         """Whether a number is known to be that large."""
         least = self._least(_form(a))
         return least is not None and least >= bound

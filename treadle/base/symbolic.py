@@ -155,6 +155,23 @@ def fixed(number: int) -> int:
     return number
 
 
+def varies(number: int) -> bool:
+    """Whether a number has a formula: it may be another one when what is planned is run again."""
+    return type(number) is Symbolic
+
+
+def now(number: int) -> int:
+    """The value of a number, for a choice that is right for all values and better for this one."""
+    return int.__add__(number, 0)
+
+
+def surely(number: int, least: int) -> bool:
+    """Whether a number is that large, also for all other values that its symbols may take."""
+    if type(number) is Symbolic:
+        return number.algebra.at_least(number, least)
+    return number >= least
+
+
 def integral(number: Any) -> int:
     """A number as an integer that keeps its formula."""
     return number if type(number) is Symbolic else int(number)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import surely, varies
 from treadle.graph.index import Affine, Space
 from treadle.graph.layout import Inside
 from treadle.graph.strided import Strided, strided_operands
@@ -193,12 +194,17 @@ def _over_window(node: Node) -> bool:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return min(axes) >= rank - len(at.attrs[0]) and sh.count(small) <= SMALL_WINDOW
+            return min(axes) >= rank - len(at.attrs[0]) and _is_small(small)
         if at.op is RESHAPE:
-            return _are_split(at, axes) and sh.count(small) <= SMALL_WINDOW
+            return _are_split(at, axes) and _is_small(small)
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
+
+
+def _is_small(window: Sequence[int]) -> bool:
+    """Whether a window has few elements, of a number that does not vary."""
+    return not any(varies(n) for n in window) and sh.count(window) <= SMALL_WINDOW
 
 
 def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
@@ -292,4 +298,5 @@ def _dear(found: Anchors) -> None:
 def _is_wider(node: Node, users: Sequence[Node]) -> bool:
     """Whether a user has more elements, and so would compute a value many times."""
     count = sh.count(node.shape)
-    return count > 1 and any(sh.count(u.shape) > count for u in users)
+    others = [u for u in users if u.op.kind != "contract"]
+    return count > 1 and any(surely(sh.count(u.shape) - count, 1) for u in others)

@@ -14,7 +14,7 @@ from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.site import Site
-from treadle.base.symbolic import derived, fixed, integral
+from treadle.base.symbolic import derived, fixed, integral, varies
 from treadle.graph.index import Affine, Atom
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
@@ -139,7 +139,9 @@ class Emitter:
         if kind == "value":
             return [self.value(atom.arg)]
         x = self.affine(atom.arg)
-        n: Expr = Const(fixed(atom.n)) if 0 <= atom.n <= SMALL else self.size(atom.n)
+        n: Expr = (
+            Const(atom.n) if not varies(atom.n) and 0 <= atom.n <= SMALL else self.size(atom.n)
+        )
         return [Binary({"div": "floordiv"}.get(kind, kind), x, n)]
 
     def value(self, v: Value) -> Expr:

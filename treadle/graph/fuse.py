@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from treadle.base import shape as sh
-from treadle.base.symbolic import fixed
+from treadle.base.symbolic import fixed, surely, varies
 from treadle.graph import anchors as an
 from treadle.graph.group import (
     Chunk,
@@ -148,7 +148,7 @@ class Fusion:
                 # Sizes are compared last: what they decide holds for some shapes only.
                 if not self._may_join(group, needs) or not _comparable(group, node):
                     tried.add(group.number)
-                elif sh.count(leaf.shape) >= max(sh.count(node.shape), 2):
+                elif _as_large(leaf, node):
                     tried.add(group.number)
                     if self._try(group, node, read):
                         return group
@@ -279,7 +279,7 @@ class Fusion:
         if not group.rows or group.rows[-1] not in cols:
             return False
         kept = sh.count([t.hi + 1 for t in group.rows if t not in cols])
-        return kept >= 16 or sh.count(x.shape) < LARGE
+        return varies(kept) or kept >= 16 or sh.count(x.shape) < LARGE
 
     def _reduced_index(self, group: Group, node: Node, inner: Index) -> Index:
         out = [group.space.zero if d in node.attrs[0] else a for d, a in enumerate(inner)]
@@ -452,6 +452,12 @@ class Fusion:
         return group
 
 
+def _as_large(leaf: Node, node: Node) -> bool:
+    """Whether what a node shares with another kernel is worth it: not a mere row of the node."""
+    count = sh.count(leaf.shape)
+    return surely(count, 2) and surely(count - sh.count(node.shape), 0)
+
+
 def _comparable(group: Group, node: Node) -> bool:
     """Whether a group has as many elements as a node, or as what the node reduces."""
     count = sh.count(node.inputs[0].shape if node.op.kind == "reduce" else node.shape)
@@ -532,7 +538,7 @@ def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> l
         for atom in order:
             score[atom] += 1.5 if atom is order[-1] else -1.5
     last = max(order, key=lambda t: score[t])
-    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+    if score[last] > score[order[-1]] and (varies(last.hi) or last.hi + 1 >= MIN_LANES):
         return [t for t in order if t is not last] + [last]
     return order
 

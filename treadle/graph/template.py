@@ -100,13 +100,13 @@ class Template:
         graph = _Graph(self.algebra, sizes, before, outputs, inputs)
         self._plan = build(graph.outputs, graph.inputs, donated)
         self._symbols = graph.symbols
-        self._constants = graph.constants
-        self._values = tuple([sizes[i] for i in self._constants])
+        self.constants = graph.constants
+        self._values = tuple([sizes[i] for i in self.constants])
         self._evaluate = self.algebra.compile(_numbers(self._plan))
 
     def plan(self, sizes: Sizes) -> Plan | None:
         """The plan for other sizes, or `None` where decisions might be other ones."""
-        if tuple([sizes[i] for i in self._constants]) != self._values:
+        if tuple([sizes[i] for i in self.constants]) != self._values:
             return None
         try:
             numbers = self._evaluate([sizes[i] for i in self._symbols])
