@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from treadle.codegen.contract import Schedule, render_contraction, schedule
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
-from treadle.codegen.image import link
 from treadle.codegen.jit import compile_module, new_module
 from treadle.codegen.target import Target, host
 from treadle.ir.contraction import Contraction
@@ -61,7 +61,7 @@ class Compiled:
         module = new_module(self.target)
         render_contraction(module, contraction, self.target, "kernel")
         self.stages = compile_module(str(module), self.target)
-        image = link(self.stages.object)
+        image = linked(self.stages.object, self.target)
         self.seconds = time.perf_counter() - start
         self.code_bytes = len(image.code)
         self.function: Any = _KERNEL(place([image])[0] + image.symbols["kernel"])
