@@ -14,9 +14,11 @@ from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.site import Site
+from treadle.base.symbolic import derived, fixed, integral, varies
 from treadle.graph.index import Affine, Atom
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
+from treadle.graph.structure import PLAIN
 from treadle.ir.loop import (
     Binary,
     Cast,
@@ -38,8 +40,6 @@ from treadle.ops.source import FULL
 
 SMALL = 8
 """Divisors up to this are baked into the code: the windows of pooling and the like."""
-PLAIN = frozenset({0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf")})
-"""Constants baked into the code; others (1/n, a normalisation) are sizes of the launch."""
 
 
 class Emitter:
@@ -107,7 +107,7 @@ class Emitter:
 
     def number(self, value: int) -> Expr:
         """An index constant: 0 and 1 say something about the pattern, others are sizes."""
-        return Const(value) if value in (0, 1) else self.size(value)
+        return Const(fixed(value)) if value in (0, 1) else self.size(value)
 
     def affine(self, a: Affine) -> Expr:
         """An index as an expression: the parts of outer loops first."""
@@ -139,7 +139,9 @@ class Emitter:
         if kind == "value":
             return [self.value(atom.arg)]
         x = self.affine(atom.arg)
-        n: Expr = Const(atom.n) if 0 <= atom.n <= SMALL else self.size(atom.n)
+        n: Expr = (
+            Const(atom.n) if not varies(atom.n) and 0 <= atom.n <= SMALL else self.size(atom.n)
+        )
         return [Binary({"div": "floordiv"}.get(kind, kind), x, n)]
 
     def value(self, v: Value) -> Expr:
@@ -159,10 +161,9 @@ class Emitter:
         if c.dtype is dt.bool_ or c.value in PLAIN or c.value != c.value:
             return c
         if c.dtype.is_floating_point:
-            bits = struct.unpack("<q", struct.pack("<d", float(c.value)))[0]
-            wide = Intrinsic("bitcast", (self.size(bits),), dt.float64)
+            wide = Intrinsic("bitcast", (self.size(derived(_bits, c.value)),), dt.float64)
             return wide if c.dtype is dt.float64 else Cast(wide, c.dtype)
-        whole = self.size(int(c.value))
+        whole = self.size(integral(c.value))
         return whole if c.dtype is dt.int64 else Cast(whole, c.dtype)
 
     def expr(self, e: Expr) -> Expr:
@@ -204,6 +205,12 @@ class Emitter:
         let = Let(name, self.value(v) if value is None else value)
         v.name = name
         return let
+
+
+def _bits(value: float) -> int:
+    """A number as the integer of the same bits in float64."""
+    bits: int = struct.unpack("<q", struct.pack("<d", float(value)))[0]
+    return bits
 
 
 def needs_name(v: Value) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived, now, varies
 from treadle.graph.simplify import rewrite, simpler
 from treadle.ir.node import Node
 from treadle.ops.contract import CONTRACT, contract
@@ -137,12 +138,21 @@ def _by_rows(node: Node) -> Node | None:
     return None
 
 
+def _count(count: int, results: int, extent: int) -> int:
+    return max(1, min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, extent))
+
+
 def _pieces(node: Node) -> Node | None:
-    """A long reduction with few results as a reduction of pieces of fixed length."""
+    """A long reduction with few results as a reduction of pieces of fixed length.
+
+    One whose length varies is split for all lengths, where it is nearly long enough now.
+    """
     (axes,) = node.attrs
     x = node.inputs[0]
     count, results = sh.count(x.shape), sh.count(node.shape)
-    if count < SPLIT or results >= FEW:
+    if x.op is PARTIAL or varies(results) or results >= FEW:
+        return simpler(node)
+    if now(count) < (SPLIT // 8 if varies(count) else SPLIT) and count < SPLIT:
         return simpler(node)
     kept = [d for d in range(len(x.shape)) if d not in axes and x.shape[d] != 1]
     last = max([d for d in range(len(x.shape)) if x.shape[d] != 1])
@@ -154,12 +164,12 @@ def _pieces(node: Node) -> Node | None:
     if tasks >= 16:
         return simpler(node)
     # The outermost long dimension is cut: pieces then lie one after another in memory.
-    long = [d for d in axes if x.shape[d] >= 4]
+    long = [d for d in axes if varies(x.shape[d]) or x.shape[d] >= 4]
     if not long:
         return simpler(node)
     axis = long[0]
-    pieces = min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, x.shape[axis])
-    if pieces < 2:
+    pieces = derived(_count, count, results, x.shape[axis], least=1, most=PIECES)
+    if not varies(pieces) and pieces < 2:
         return simpler(node)
     chunk = -(-x.shape[axis] // pieces)
     part = make(PARTIAL, (x,), (axes, combine_of(node), axis, chunk))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed, surely, varies
 from treadle.graph import anchors as an
 from treadle.graph.group import (
     Chunk,
@@ -23,6 +24,7 @@ from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.layout import Layout, in_loop_order, row_major
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
+from treadle.graph.strided import same_kernel
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
@@ -33,7 +35,7 @@ MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""
 LARGEST = 600
 """Values of a kernel from which on nothing joins it: compilers take long over long code."""
-_ALONE = frozenset({"contract", "host", "scatter", "recurrence"})
+_ALONE = frozenset({"contract", "attention", "host", "scatter", "recurrence"})
 """Kinds of anchors that join no kernel."""
 LARGE = 1 << 15
 """Elements from which on a reduction must not lose the parallelism of its rows."""
@@ -72,6 +74,8 @@ class Fusion:
             group = self._join(node, read, needs)
         if kind == "recurrence":
             group = self._recurrences.get(key_of(node))
+        if kind == "attention":
+            group = self._join_attention(node, needs)
         if group is None:
             group = self._found(node)
             # Zeros around a node can be written at any time.
@@ -110,6 +114,8 @@ class Fusion:
         """The leaves in memory below a node."""
         operands = self.found.operands.get(node)
         stack = [operands.left.base, operands.right.base] if operands else list(node.inputs)
+        if node in self.found.strided:
+            stack = [x.view.base for x in self.found.strided[node].values()]
         if node in self.found.strips:
             stack = [s.base for s in self.found.strips[node]]
         out: list[Node] = []
@@ -136,20 +142,22 @@ class Fusion:
             if self._may_join(group, needs) and self._try(group, node, read):
                 return group
         for leaf in read:
-            if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
-                continue
             for group in self._readers.get(leaf, ()):
                 if group.number in tried or group.kind == "contract":
                     continue
-                tried.add(group.number)
-                if self._may_join(group, needs) and self._try(group, node, read):
-                    return group
+                # Sizes are compared last: what they decide holds for some shapes only.
+                if not self._may_join(group, needs) or not _comparable(group, node):
+                    tried.add(group.number)
+                elif _as_large(leaf, node):
+                    tried.add(group.number)
+                    if self._try(group, node, read):
+                        return group
         return None
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
         # A kernel that writes the places of a window out stores them for one node.
-        if group.parts or group.kind in ("host", "scatter", "border", "recurrence"):
+        if group.parts or group.kind in ("attention", "host", "scatter", "border", "recurrence"):
             return False
         if group.pull.size > LARGEST:
             return False
@@ -169,6 +177,23 @@ class Fusion:
             if index is not None and self._attempt(group, node, index):
                 return True
         return group.kind != "scan" and self._try_inverse(group, node, read)
+
+    def _join_attention(self, node: Node, needs: dict[int, Group]) -> Group | None:
+        """Gradients of one attention share a kernel, and so do its result and its lse."""
+        for group in reversed(self.groups):
+            if group.kind == "attention" and any(same_kernel(node, x) for x in group.members):
+                bit = 1 << group.number
+                if any(g.ancestors & bit for g in needs.values() if g is not group):
+                    return None
+                group.strided = group.strided | self.found.strided[node]
+                self._compute(group, node)
+                return group
+        return None
+
+    def _compute(self, group: Group, node: Node) -> None:
+        """Makes a node a member of a kernel that is no loop nest."""
+        index = tuple([group.space.var(n) for n in node.shape])
+        group.pull.members[node] = group.pull.accumulator(node, index)
 
     def _frames(self, group: Group, node: Node) -> list[Frame]:
         if group.kind == "scan":
@@ -254,7 +279,7 @@ class Fusion:
         if not group.rows or group.rows[-1] not in cols:
             return False
         kept = sh.count([t.hi + 1 for t in group.rows if t not in cols])
-        return kept >= 16 or sh.count(x.shape) < LARGE
+        return varies(kept) or kept >= 16 or sh.count(x.shape) < LARGE
 
     def _reduced_index(self, group: Group, node: Node, inner: Index) -> Index:
         out = [group.space.zero if d in node.attrs[0] else a for d, a in enumerate(inner)]
@@ -290,6 +315,11 @@ class Fusion:
             group = scatter_group(
                 len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
+        elif kind == "attention":
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+            group.strided = self.found.strided[node]
+            self._compute(group, node)
         elif kind == "recurrence":
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             group = Group(len(self.groups), kind, pull, [], node=node)
@@ -349,7 +379,7 @@ class Fusion:
             outer = digits
             if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
                 outer = digits[:-1]
-                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+                places = [{**p, atom: k} for p in places for k in range(fixed(digits[-1]))]
             parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
         group.rows = [
             t
@@ -420,6 +450,20 @@ class Fusion:
         pull.members[node] = value
         pull.keep()
         return group
+
+
+def _as_large(leaf: Node, node: Node) -> bool:
+    """Whether what a node shares with another kernel is worth it: not a mere row of the node."""
+    count = sh.count(leaf.shape)
+    return surely(count, 2) and surely(count - sh.count(node.shape), 0)
+
+
+def _comparable(group: Group, node: Node) -> bool:
+    """Whether a group has as many elements as a node, or as what the node reduces."""
+    count = sh.count(node.inputs[0].shape if node.op.kind == "reduce" else node.shape)
+    counts = [sh.count(v.node.shape) for v in group.members.values()]
+    counts += [sh.count(frame.shape) for frame in group.frames]
+    return count in counts or sh.count(node.shape) in counts
 
 
 def _delay(group: Group, needs: dict[int, Group]) -> int:
@@ -494,7 +538,7 @@ def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> l
         for atom in order:
             score[atom] += 1.5 if atom is order[-1] else -1.5
     last = max(order, key=lambda t: score[t])
-    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+    if score[last] > score[order[-1]] and (varies(last.hi) or last.hi + 1 >= MIN_LANES):
         return [t for t in order if t is not last] + [last]
     return order
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.site import Site
+from treadle.base.symbolic import fixed, integral
 from treadle.graph.index import FAR, Affine, Space
 from treadle.ir.loop import (
     COMPARISONS,
@@ -229,7 +230,7 @@ class Pull:
         positions: list[Index] = [()]
         for d, at in enumerate(index):
             if d in node.attrs[0]:
-                places = [self.space.const(k) for k in range(node.inputs[0].shape[d])]
+                places = [self.space.const(k) for k in range(fixed(node.inputs[0].shape[d]))]
             else:
                 places = [at]
             positions = [(*p, q) for p in positions for q in places]
@@ -264,7 +265,7 @@ class Pull:
         if kind is Affine or kind is Value or kind is Read:
             return e
         if isinstance(e, Const):
-            return self.space.const(int(e.value)) if e.dtype is dt.int64 else e
+            return self.space.const(integral(e.value)) if e.dtype is dt.int64 else e
         if isinstance(e, Binary):
             return self._normal_binary(e)
         if isinstance(e, Select):

@@ -245,7 +245,7 @@ class Param:
     mode: str = "in"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Kernel:
     """One loop nest with its parameters: what is rendered, cached and launched."""
 
