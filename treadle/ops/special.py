@@ -36,8 +36,8 @@ def _function(name: str, doc: str, reference: str, gradient: Any, low: float, hi
     return Op(
         name=name, kind="pointwise", attr_names=(),
         infer=lambda x: (x.shape, require_float(name, x)), vjp=per_input(gradient), lower=lower,
-        ref=ref, samples=tuple(Sample((Arg((3, 5), d, low, high),)) for d in (dt.float32, dt.float64)),
-        doc=doc, cost=60,
+        ref=ref, doc=doc, cost=60,
+        samples=tuple(Sample((Arg((3, 5), d, low, high),)) for d in (dt.float32, dt.float64)),
     )  # fmt: skip
 
 
