@@ -136,7 +136,7 @@ def test_other_lengths_compile_nothing() -> None:
 
 def test_what_nobody_asks_for_is_not_computed() -> None:
     h, c, x = (input_node((4,), dt.float64) for _ in range(3))
-    body, place = body_of((h, c), (x,), (), (add(h, x), mul(c, x)))
+    body, _ = body_of((h, c), (x,), (), (add(h, x), mul(c, x)))
     inputs = [input_node((4,), dt.float64), input_node((4,), dt.float64),
               input_node((6, 4), dt.float64)]  # fmt: skip
     loop = Loop(RECURRENCE, body, tuple(inputs), 6, False)

@@ -116,18 +116,6 @@ def _require_same(before: list[Any], after: list[Any]) -> None:
 # --- recording a step --------------------------------------------------------------------------
 
 
-class _Unknown:
-    """The memory of what a step is given, which there is none of while it is recorded."""
-
-    @property
-    def address(self) -> int:
-        """Raises: somebody reads a value of the step."""
-        raise RuntimeError(
-            "scan: the values of a step are not known while it is recorded; hint: decide with "
-            "treadle.where instead of if, and read results after the scan"
-        )
-
-
 _KEPT: Final = ("_version", "_trace", "_pos", "_node", "_buffer", "_needs")
 """What recording a step may change of a tensor from outside."""
 
@@ -143,6 +131,10 @@ class _StepTrace(Trace):
         # A trie of its own: nodes of two steps are never the same.
         self.state = State(None, None, (), CONSTANT)
         self.outer = outer
+        self.error = RuntimeError(
+            "scan: the values of a step are not known while it is recorded; hint: decide with "
+            "treadle.where instead of if, and give out what is to be read later"
+        )
         self.taken: dict[int, tuple[Any, tuple[Any, ...]]] = {}
 
     def place(self, t: Any) -> int:
@@ -158,9 +150,14 @@ class _StepTrace(Trace):
         pos: int = t._pos
         return pos
 
+    def live(self) -> list[Any]:
+        """Raises: somebody reads a value of the step, of which there are many and none yet."""
+        assert self.error is not None
+        raise self.error
+
     def given(self, t: Any, needs: int) -> tuple[int, Node]:
         """A value of the type of a tensor that every turn is given."""
-        state = self.buffer(_Unknown(), t._node.shape, t._node.dtype, needs)
+        state = self.buffer(None, t._node.shape, t._node.dtype, needs)
         assert state.node is not None
         return state.pos, state.node
 
@@ -189,7 +186,7 @@ class _Step:
 
     def _given(self, shape: Shape, dtype: DType) -> Any:
         needs = DERIVED if dtype.is_floating_point else CONSTANT
-        return hold(self._trace, self._trace.buffer(_Unknown(), shape, dtype, needs))
+        return hold(self._trace, self._trace.buffer(None, shape, dtype, needs))
 
     def __enter__(self) -> None:
         self._recorder.trace = self._trace
