@@ -130,7 +130,7 @@ def _strip(x: Node, is_sequence: bool) -> Strip:
     view = see_through(space, x, index)
     address = space.dot(view.index, sh.strides(view.base.shape))
     found = dict(address.terms)
-    steps = [found.get(a.single, 0) if a.terms else 0 for a in index]
+    steps = [found.get(a.terms[0][0], 0) if a.terms else 0 for a in index]
     wanted = [s if n != 1 else 0 for n, s in zip(x.shape, sh.strides(x.shape), strict=True)]
     if steps[is_sequence:] == wanted[is_sequence:] and view.base.op is not UNSLICE:
         return Strip(view.base, address.const, steps[0] if is_sequence else 0)

@@ -210,7 +210,7 @@ class _Step:
                 )
         states = trace.state.path()
         nodes = [s.node for s in states if s.node is not None]
-        stops = [s.node for s in states if _stops(s, states)]
+        stops = [nodes[s.pos] for s in states if _stops(s, states)]
         leaves = [n for n in nodes if n.op is INPUT]
         first = len(self.carries) + len(self.slices)
         self._recorder.trace = self._outer
