@@ -9,7 +9,7 @@ and second-level cache, and suit all with more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, gcd
 from typing import Final
 
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
@@ -93,6 +93,7 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
+    m_blocks = _shared_evenly(m_blocks, p.batches * n_blocks * slices, processors)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
     n_block = up(ceil(p.n / n_blocks), tile.width)
     shared = SHARED if p.m > m_block else LOCAL
@@ -128,6 +129,19 @@ def _more_blocks(
     if m_blocks == 1:
         return 1, min(panels, max(min(8, wanted), min(wanted, panels // 2)))
     return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
+
+
+def _shared_evenly(m_blocks: int, others: int, processors: int) -> int:
+    """Blocks along m, as many more as give each processor the same number of tasks.
+
+    Eleven tasks take two processors as long as twelve. More than half as many blocks again would
+    cost more than the unevenness.
+    """
+    if m_blocks == 1:
+        return 1
+    each = processors // gcd(others, processors)
+    even = up(m_blocks, each)
+    return even if 2 * even <= 3 * m_blocks else m_blocks
 
 
 def _depth(k: int, tile: Tile, scattered: bool) -> int:
