@@ -101,7 +101,7 @@ class _Text:
         extras = " ".join(operand(o) for o in c.extras) or "none"
         self.lines.append(
             f"{name} dims {c.dims} a {operand(c.a)} b {operand(c.b)} extras {extras} "
-            f"accumulator {c.accumulator.name}"
+            f"accumulator {c.accumulator.name}{f' winograd {c.winograd}' * bool(c.winograd)}"
         )
         # The names of an epilogue's variables have a meaning, so they stay.
         self.canonical = False

@@ -62,6 +62,8 @@ class Op:
     """Of a `reduce`: the `Accumulate` operator."""
     cost: int = 1
     """Of a `pointwise`: its price in additions, which decides whether recomputing it pays."""
+    slack: float = 1.0
+    """How many times the `bound` of its dtype a result may be off an independent oracle's."""
 
     def __post_init__(self) -> None:
         if self.name in TABLE:
@@ -73,6 +75,22 @@ class Op:
 
 
 TABLE: Final[dict[str, Op]] = {}
+
+_BOUNDS: Final = {
+    dt.float16: (4e-3, 1e-3), dt.bfloat16: (3e-2, 1e-2), dt.float32: (1e-5, 1e-6),
+    dt.float64: (1e-9, 1e-11),
+}  # fmt: skip
+
+
+def bound(dtype: DType, slack: float = 1.0) -> tuple[float, float]:
+    """How far a result of a dtype may be off: the relative and the absolute bound.
+
+    They hold for a function of a few operations on values around 1; an op that is less exact
+    says so with its `slack`, which counts for all functions made of it. What is not floating
+    point is exact.
+    """
+    relative, absolute = _BOUNDS.get(dtype, (0.0, 0.0))
+    return relative * slack, absolute * slack
 
 
 def make(op: Op, inputs: tuple[Node, ...], attrs: tuple[Any, ...] = ()) -> Node:

@@ -90,7 +90,6 @@ from treadle.tensor.arrange import (
     hstack,
     meshgrid,
     moveaxis,
-    pad,
     ravel,
     roll,
     rot90,
@@ -182,7 +181,6 @@ from treadle.tensor.elementary import (
     less,
     less_equal,
     lgamma,
-    log_softmax,
     logaddexp,
     logaddexp2,
     logit,
@@ -197,7 +195,6 @@ from treadle.tensor.elementary import (
     signbit,
     sinc,
     sinh,
-    softmax,
     subtract,
     true_divide,
     xlogy,
@@ -298,6 +295,7 @@ from treadle.tensor.ordering import (
     unique,
     unique_consecutive,
 )
+from treadle.tensor.padding import constant_pad_nd, pad
 from treadle.tensor.promote import get_default_dtype, result_type, set_default_dtype
 from treadle.tensor.random import (
     Generator,
@@ -344,6 +342,7 @@ from treadle.tensor.reduction import (
     var_mean,
 )  # fmt: skip
 from treadle.tensor.size import Size
+from treadle.tensor.softmax_family import log_softmax, softmax
 from treadle.tensor.statistics import (
     aminmax,
     corrcoef,

@@ -251,7 +251,8 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """Whether `|input - other| <= atol + rtol * |other|`."""
-    near = le(abs(sub(input, other)), add(mul(abs(other), rtol), atol))
+    wide = floating(other)
+    near = le(abs(sub(input, wide)), add(mul(abs(wide), rtol), atol))
     same = logical_or(eq(input, other), logical_and(near, isfinite(other)))
     return logical_or(same, logical_and(isnan(input), isnan(other))) if equal_nan else same
 
@@ -322,8 +323,9 @@ def neg(input: Tensor) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """`input * input`."""
-    return mul(input, input)
+    """`input * input`; bools as int64."""
+    x = as_dtype(input, dt.int64) if input._node.dtype is dt.bool_ else input
+    return mul(x, x)
 
 
 def relu(input: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from treadle.base import shape as sh
 from treadle.base.errors import ShapeError
 from treadle.ops import view as ops
 from treadle.tensor import movement as mv
-from treadle.tensor.creation import full, tensor, zeros
+from treadle.tensor.creation import tensor
+from treadle.tensor.padding import pad
 from treadle.tensor.promote import as_dtype
-from treadle.tensor.record import record, view
+from treadle.tensor.record import Lazy, record, view
 from treadle.tensor.size import Size
 
 if TYPE_CHECKING:
@@ -44,18 +45,34 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 # --- joining and splitting ---------------------------------------------------------------------
 
 
-def atleast_1d(input: Tensor) -> Tensor:
-    """The tensor with at least one axis."""
+def _each(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of a tensor that takes several, or a sequence of them, and gives a tuple then."""
+
+    def of_many(*tensors: Any) -> Any:
+        if len(tensors) == 1 and not isinstance(tensors[0], (tuple, list)):
+            return function(tensors[0])
+        return tuple(map(function, tensors[0] if len(tensors) == 1 else tensors))
+
+    of_many.__name__ = function.__name__
+    of_many.__doc__ = function.__doc__
+    return of_many
+
+
+@_each
+def atleast_1d(input: Any) -> Any:
+    """The tensor, or each of several, with at least one axis."""
     return input if input._node.shape else mv.reshape(input, 1)
 
 
-def atleast_2d(input: Tensor) -> Tensor:
-    """The tensor with at least two axes: a vector becomes a row."""
+@_each
+def atleast_2d(input: Any) -> Any:
+    """The tensor, or each of several, with at least two axes: a vector becomes a row."""
     return input if len(input._node.shape) >= 2 else mv.unsqueeze(atleast_1d(input), 0)
 
 
-def atleast_3d(input: Tensor) -> Tensor:
-    """The tensor with at least three axes: a matrix gets one at the end."""
+@_each
+def atleast_3d(input: Any) -> Any:
+    """The tensor, or each of several, with at least three axes: a matrix gets one at the end."""
     return input if len(input._node.shape) >= 3 else mv.unsqueeze(atleast_2d(input), -1)
 
 
@@ -81,9 +98,12 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def tensor_split(
-    input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
+    input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0
 ) -> tuple[Tensor, ...]:
-    """Pieces as equal as they can be, or pieces cut at the listed positions."""
+    """Pieces as equal as they can be, or pieces cut at the listed positions; a tensor of these
+    is read."""
+    if isinstance(indices_or_sections, Lazy):
+        indices_or_sections = indices_or_sections.tolist()
     extent = input._node.shape[sh.axis(dim, len(input._node.shape))]
     if isinstance(indices_or_sections, int):
         n = indices_or_sections
@@ -246,98 +266,12 @@ def trace(input: Tensor) -> Tensor:
     return diagonal(input).sum()
 
 
-# --- padding -----------------------------------------------------------------------------------
-
-_MODES = ("constant", "reflect", "replicate", "circular")
-
-
-def pad(
-    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Tensor:
-    """The tensor with elements added, or with a negative count taken away, at its ends.
-
-    Args:
-        pad: before and after the last axis, then before and after the last but one, and so on.
-        mode: `"constant"`, `"reflect"`, `"replicate"` or `"circular"`.
-        value: what is added in mode `"constant"` (default 0).
-
-    Raises:
-        ShapeError: the counts are odd, too many, or reach past the other end of an axis.
-    """
-    if mode not in _MODES:
-        raise ValueError(f"pad: mode is one of {', '.join(_MODES)}, not {mode!r}")
-    shape = tuple(input._node.shape)
-    if len(pad) % 2 or len(pad) > 2 * len(shape):
-        raise ShapeError(f"pad: {len(pad)} counts do not fit {len(shape)} dimensions")
-    out = input
-    for i in range(len(pad) // 2):
-        low, high = int(pad[2 * i]), int(pad[2 * i + 1])
-        axis = len(shape) - 1 - i
-        if low or high:
-            out = _pad_axis(out, axis, low, high, mode, value or 0)
-    return out if out is not input else record(ops.ALIAS, (input,))
-
-
-def _pad_axis(x: Any, axis: int, low: int, high: int, mode: str, value: float) -> Any:
-    extent = x._node.shape[axis]
-    if extent + low + high < 0 or (extent + min(low, 0) + min(high, 0)) < 0:
-        raise ShapeError(f"pad: nothing is left of dimension {axis} with extent {extent}")
-    if mode == "constant":
-        kept = mv.narrow(x, axis, max(-low, 0), extent + min(low, 0) + min(high, 0))
-        before, after = _block(x, axis, low, value), _block(x, axis, high, value)
-    else:
-        _require_room(mode, axis, extent, low, high)
-        kept = mv.narrow(x, axis, max(-low, 0), extent + min(low, 0) + min(high, 0))
-        before, after = _BORDERS[mode](x, axis, max(low, 0), max(high, 0))
-    parts = [p for p, n in ((before, low), (kept, 1), (after, high)) if n > 0]
-    return mv.cat(parts, axis) if len(parts) > 1 else kept
-
-
-def _require_room(mode: str, axis: int, extent: int, low: int, high: int) -> None:
-    most = {"reflect": extent - 1, "circular": extent}.get(mode, low + high)
-    if max(low, high) > most or not extent:
-        raise ShapeError(
-            f"pad: mode {mode!r} can add at most {most} to dimension {axis} of extent {extent}, "
-            f"got ({low}, {high})"
-        )
-
-
-def _block(x: Any, axis: int, n: int, value: float) -> Any:
-    shape = tuple(max(n, 0) if i == axis else e for i, e in enumerate(x._node.shape))
-    if value == 0:
-        return zeros(shape, dtype=x._node.dtype)
-    return full(shape, value, dtype=x._node.dtype)
-
-
-def _reflect(x: Any, axis: int, low: int, high: int) -> tuple[Any, Any]:
-    extent = x._node.shape[axis]
-    before = mv.flip(mv.narrow(x, axis, 1, low), axis) if low else None
-    after = mv.flip(mv.narrow(x, axis, extent - 1 - high, high), axis) if high else None
-    return before, after
-
-
-def _replicate(x: Any, axis: int, low: int, high: int) -> tuple[Any, Any]:
-    def edge(at: int, n: int) -> Any:
-        shape = tuple(n if i == axis else e for i, e in enumerate(x._node.shape))
-        return mv.expand(mv.narrow(x, axis, at, 1), shape)
-
-    return edge(0, low), edge(x._node.shape[axis] - 1, high)
-
-
-def _circular(x: Any, axis: int, low: int, high: int) -> tuple[Any, Any]:
-    extent = x._node.shape[axis]
-    return mv.narrow(x, axis, extent - low, low), mv.narrow(x, axis, 0, high)
-
-
-_BORDERS = {"reflect": _reflect, "replicate": _replicate, "circular": _circular}
-
-
 # --- grids -------------------------------------------------------------------------------------
 
 
-def broadcast_shapes(*shapes: Sequence[int]) -> Size:
+def broadcast_shapes(*shapes: int | Sequence[int]) -> Size:
     """The shape that tensors of the given shapes broadcast to."""
-    return Size(sh.broadcast(*shapes))
+    return Size(sh.broadcast(*((s,) if isinstance(s, int) else s for s in shapes)))
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from treadle.ops.reduce import SUM
 from treadle.ops.view import EXPAND
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
+from treadle.tensor import reduction as red
 from treadle.tensor.arrange import diagonal
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import record
@@ -222,6 +223,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     right = [sh.axis(d, len(b._node.shape)) for d in right]
     pairs = list(zip(left, right, strict=True))
     for i, j in pairs:
+        # An extent of 1 stands for all of the other's: its sum.
+        if a._node.shape[i] == 1 != b._node.shape[j]:
+            b = red.sum(b, j, True)
+        elif b._node.shape[j] == 1 != a._node.shape[i]:
+            a = red.sum(a, i, True)
         if a._node.shape[i] != b._node.shape[j]:
             raise ShapeError(
                 f"tensordot: contracted dimensions need to match, but first has size "

@@ -95,6 +95,7 @@ def full(
 ) -> Tensor:  # fmt: skip
     """A tensor of one value."""
     device_of(device)
+    fill_value = _plain(fill_value)
     wanted = dtype or number_dtype(fill_value)
     if wanted.kind == "f":
         value: Any = float(fill_value)
@@ -163,7 +164,10 @@ def arange(start: float, end: float | None = None, step: float = 1, *,
         raise ValueError("arange: step must be nonzero")
     if (last - first) * step < 0:
         raise ValueError("arange: upper bound and larger bound inconsistent with step sign")
+    first, last, step = map(_plain, (first, last, step))
     whole = all(isinstance(v, int) for v in (first, last, step))
+    if dtype is dt.int64:
+        first, last, step = int(first), int(last), int(step)
     wanted = dtype or (dt.int64 if whole else get_default_dtype())
     n = max(0, math.ceil((last - first) / step))
     counting = dt.int64 if wanted.kind != "f" else dt.float64
@@ -175,9 +179,15 @@ def arange(start: float, end: float | None = None, step: float = 1, *,
     return _needs(as_dtype(out, wanted), requires_grad)
 
 
+def _plain(value: Any) -> Any:
+    """A number given as a tensor, read; other numbers as they are."""
+    return value.item() if isinstance(value, Lazy) else value
+
+
 def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None,
              device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """`steps` values from `start` to `end`, both included, evenly spaced."""
+    start, end = _plain(start), _plain(end)
     i: Any = record(IOTA, (), ((steps,), 0, dt.float64))
     width = (end - start) / max(steps - 1, 1)
     # From both ends, so that the last value is exactly `end`.
@@ -204,14 +214,16 @@ def eye(n: int, m: int | None = None, *, dtype: DType | None = None, device: Any
     return _needs(as_dtype(ar.eq(row, column), dtype or get_default_dtype()), requires_grad)
 
 
-def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType = dt.int64,
+                 device: Any = None) -> Tensor:  # fmt: skip
     """The positions of the lower triangle of a `(row, col)` matrix, `(2, n)`."""
-    return from_numpy(np.stack(np.tril_indices(row, offset, col)))
+    return as_dtype(from_numpy(np.stack(np.tril_indices(row, offset, col))), dtype)
 
 
-def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType = dt.int64,
+                 device: Any = None) -> Tensor:  # fmt: skip
     """The positions of the upper triangle of a `(row, col)` matrix, `(2, n)`."""
-    return from_numpy(np.stack(np.triu_indices(row, offset, col)))
+    return as_dtype(from_numpy(np.stack(np.triu_indices(row, offset, col))), dtype)
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor import reduction as red
 from treadle.tensor.promote import as_dtype, floating, result_type
-from treadle.tensor.record import Lazy, block, record
+from treadle.tensor.record import Lazy, record
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -295,30 +295,11 @@ def digamma(input: Tensor) -> Tensor:
     return polygamma(0, input)
 
 
-def _softmax(x: Any, axis: int) -> Any:
-    e = ar.exp(ar.sub(x, red.amax(x.detach(), axis, True)))
-    return ar.div(e, red.sum(e, axis, True))
-
-
-def _log_softmax(x: Any, axis: int) -> Any:
-    shifted = ar.sub(x, red.amax(x.detach(), axis, True))
-    return ar.sub(shifted, ar.log(red.sum(ar.exp(shifted), axis, True)))
-
-
-def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """`exp(x) / sum(exp(x))` along `dim`, without overflow."""
-    x = input if dtype is None else as_dtype(input, dtype)
-    return block(_softmax, (x,), (dim,))
-
-
-def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """`x - log(sum(exp(x)))` along `dim`, without overflow."""
-    x = input if dtype is None else as_dtype(input, dtype)
-    return block(_log_softmax, (x,), (dim,))
-
-
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
     """The p-norm of the difference of every row of `(.., m, k)` to every row of `(.., n, k)`.
+
+    Args:
+        compute_mode: accepted; differences are always taken one by one.
 
     Returns:
         `(.., m, n)`.

@@ -11,6 +11,7 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy import LazyModule
 from treadle.ops.gather import SCATTER_ADD, SCATTER_ALONG, TAKE, TAKE_ALONG
 from treadle.ops.order import LAST_WRITE
+from treadle.ops.pointwise import CHECK
 from treadle.ops.scatter import SCATTER_REDUCE
 from treadle.ops.source import FULL
 from treadle.ops.view import ALIAS
@@ -18,7 +19,7 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor.creation import arange, from_numpy
 from treadle.tensor.promote import as_dtype, result_type
-from treadle.tensor.record import Lazy, record
+from treadle.tensor.record import Lazy, block, record
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
@@ -130,15 +131,21 @@ def scatter(
     Args:
         index: integers of the rank of the input.
         src: what is written, at least of the shape of the index, or a number.
-        reduce: `"add"`: added to what is there instead.
+        reduce: `"add"` or `"multiply"`: combined with what is there instead.
 
     Raises:
         IndexBoundsError: when it runs, an index is out of bounds.
     """
+    if not input._node.shape:
+        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        return _lifted(scatter, input, dim, index, given, value=value, reduce=reduce)
     if reduce == "add":
         return scatter_add(input, dim, index, value if src is None else src)
+    if reduce == "multiply":
+        _, where, source = _prepared(input, dim, index, value if src is None else src)
+        return scatter_reduce(input, dim, where, source, "prod")
     if reduce is not None:
-        raise ValueError(f"scatter: reduce is None or 'add', not {reduce!r}")
+        raise ValueError(f"scatter: reduce is None, 'add' or 'multiply', not {reduce!r}")
     axis, where, source = _prepared(input, dim, index, value if src is None else src)
     last = record(LAST_WRITE, (where,), (axis, tuple(input._node.shape)))
     return _written(input, last, source)
@@ -154,6 +161,9 @@ def _written(input: Any, last: Any, source: Any) -> Any:
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy to which `src` is added at `index` along `dim`; repeated places add up."""
+    if not input._node.shape:
+        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        return _lifted(scatter_add, input, dim, index, given)
     axis, where, source = _prepared(input, dim, index, src)
     return ar.add(input, record(SCATTER_ALONG, (source, where), (axis, tuple(input._node.shape))))
 
@@ -167,8 +177,17 @@ def scatter_reduce(
         reduce: `"sum"`, `"prod"`, `"mean"`, `"amax"` or `"amin"`.
         include_self: whether what is there counts; places that nothing goes to keep it anyway.
     """
+    if not input._node.shape:
+        flat = mv.reshape(src, -1)
+        return _lifted(scatter_reduce, input, dim, index, flat, reduce, include_self=include_self)
     axis, where, source = _prepared(input, dim, index, src)
     attrs = (axis, tuple(input._node.shape))
+    if input._node.dtype is dt.bool_:
+        whole = [as_dtype(x, dt.uint8) for x in (input, source)]
+        way = {"sum": "amax", "mean": "amin", "prod": "amin"}.get(reduce, reduce)
+        return as_dtype(
+            scatter_reduce(whole[0], dim, where, whole[1], way, include_self=include_self), dt.bool_
+        )
     if reduce in ("prod", "amax", "amin"):
         return record(SCATTER_REDUCE, (input, where, source), (axis, reduce, include_self))
     if reduce not in ("sum", "mean"):
@@ -191,11 +210,20 @@ def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """A copy to whose slices at a vector of positions those of `source` are added."""
+    if not input._node.shape:
+        return _lifted(index_add, input, dim, index, mv.reshape(source, -1), alpha=alpha)
+    index = mv.reshape(index, -1)
     axis = sh.axis(dim, len(input._node.shape))
     laid = record(
         SCATTER_ADD, (source, _index("index_add", index)), (axis, input._node.shape[axis])
     )
     return ar.add(input, laid, alpha=alpha)
+
+
+def _lifted(function: Any, input: Any, dim: int, index: Any, *args: Any, **options: Any) -> Any:
+    """A function of positions along an axis, of a scalar: as of a vector of one."""
+    out = function(mv.reshape(input, 1), dim, mv.reshape(index, -1), *args, **options)
+    return mv.reshape(out, ())
 
 
 def _slices(input: Any, axis: int, index: Any) -> Any:
@@ -208,15 +236,22 @@ def _slices(input: Any, axis: int, index: Any) -> Any:
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy whose slices at a vector of positions are those of `source`."""
+    if not input._node.shape:
+        return _lifted(index_copy, input, dim, index, mv.reshape(source, -1))
+    index = mv.reshape(index, -1)
     axis = sh.axis(dim, len(input._node.shape))
     return scatter(input, axis, _slices(input, axis, _index("index_copy", index)), source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """A copy whose slices at a vector of positions are one value."""
+    """A copy whose slices at a vector of positions are one value, a number or 0-d tensor."""
+    if not input._node.shape:
+        return _lifted(index_fill, input, dim, index, value)
     axis = sh.axis(dim, len(input._node.shape))
-    number = value.item() if hasattr(value, "item") else value
-    return scatter(input, axis, _slices(input, axis, _index("index_fill", index)), value=number)
+    where = _slices(input, axis, _index("index_fill", mv.reshape(index, -1)))
+    if not isinstance(value, Lazy):
+        return scatter(input, axis, where, value=value)
+    return scatter(input, axis, where, mv.expand(as_dtype(value, input._node.dtype), where.shape))
 
 
 def place(input: Any, flat: Any, values: Any, accumulate: bool = False) -> Any:
@@ -248,8 +283,9 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """A copy in which the elements under the mask are those of `source` in order."""
-    shape = tuple(input._node.shape)
+    """A copy in which the elements under the mask, broadcast, are those of `source` in order."""
+    shape = sh.broadcast(input._node.shape, mask._node.shape)
+    input = mv.expand(input, shape)
     places = np.flatnonzero(np.broadcast_to(mask.detach().numpy(), shape))
     if len(places) > sh.count(source._node.shape):
         raise ShapeError(
@@ -289,16 +325,24 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 with a 1 at the class and 0 elsewhere along a new last axis.
 
     Args:
+        tensor: whole numbers in `[0, num_classes)`.
         num_classes: the extent of that axis; -1 reads the largest class.
+
+    Raises:
+        IndexBoundsError: when it runs, a class is out of range.
     """
     classes = _index("one_hot", tensor)
-    n = num_classes
-    if n < 0:
+    if num_classes < 0:
         if not sh.count(classes._node.shape):
             raise ShapeError("one_hot: the number of classes of an empty tensor must be given")
-        n = int(classes.max().item()) + 1
-    column = mv.unsqueeze(classes, -1)
-    return as_dtype(ar.eq(column, arange(n)), dt.int64)
+        num_classes = int(classes.max().item()) + 1
+    return block(_one_hot, (classes,), (num_classes,))
+
+
+def _one_hot(index: Any, classes: int) -> Any:
+    ok = ar.logical_and(ar.ge(index, 0), ar.lt(index, classes))
+    index = record(CHECK, (index, ok), (f"Class values must be in [0, {classes})",))
+    return as_dtype(ar.eq(mv.unsqueeze(index, -1), arange(classes)), dt.int64)
 
 
 def repeat_interleave(

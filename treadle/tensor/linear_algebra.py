@@ -8,6 +8,8 @@ from treadle.base import shape as sh
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ops.contract import CONTRACT
 from treadle.ops.view import EXPAND
+from treadle.tensor import arithmetic as ar
+from treadle.tensor.movement import unsqueeze
 from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
@@ -90,7 +92,12 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """The outer product of two vectors, `(m,)` and `(n,)` to `(m, n)`."""
-    return record(CONTRACT, (input, vec2), ((0,), (1,), (0, 1)))
+    if len(input._node.shape) != 1 or len(vec2._node.shape) != 1:
+        raise ShapeError(
+            f"outer: 1D tensors expected, got {tuple(input._node.shape)} and "
+            f"{tuple(vec2._node.shape)}"
+        )
+    return ar.mul(unsqueeze(input, 1), vec2)
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
@@ -99,8 +106,12 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 
 def _combined(input: Any, product: Any, beta: float, alpha: float) -> Any:
+    if input._node.dtype.kind in "ui":
+        # As PyTorch: integers take the whole part of the factors.
+        beta, alpha = int(beta), int(alpha)
     product = product if alpha == 1 else product * alpha
-    return (input if beta == 1 else input * beta) + product
+    # What is in an input that counts 0 times does not matter, NaN neither.
+    return product if beta == 0 else (input if beta == 1 else input * beta) + product
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:

@@ -19,6 +19,7 @@ from treadle.tensor import (
     ordering,
     random,
     reduction,
+    softmax_family,
     statistics,
 )
 from treadle.tensor.keywords import accepting
@@ -31,7 +32,7 @@ _METHODS: Final[dict[ModuleType, str]] = {
     "ceil round trunc neg abs sign isnan isinf isfinite square relu",
     elementary: "sinh cosh asin acos atan asinh acosh atanh hypot logaddexp logaddexp2 xlogy "
     "copysign heaviside float_power ldexp fmax fmin frac signbit isposinf isneginf isreal deg2rad "
-    "rad2deg sinc logit positive erfc erfinv lgamma digamma softmax log_softmax cross "
+    "rad2deg sinc logit positive erfc erfinv lgamma digamma cross "
     "dist clamp_min clamp_max "
     f"{elementary.OTHER_NAMES}",
     movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
@@ -49,6 +50,7 @@ _METHODS: Final[dict[ModuleType, str]] = {
     linear_algebra: "matmul mm bmm mv dot outer addmm addmv addr baddbmm addbmm ger vdot",
     contraction: "kron inner",
     linalg: "inv det slogdet logdet pinv cholesky qr svd matrix_power",
+    softmax_family: "softmax log_softmax",
     creation: "tril triu",
     random: "multinomial",
 }

@@ -165,10 +165,11 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return reshape(out, tuple(k * n for k, n in zip(times, shape, strict=True)))
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """The order along the named axes reversed."""
+def flip(input: Tensor, *axes: Any, dims: Sequence[int] | int | None = None) -> Tensor:
+    """The order along the named axes reversed; they may be given as `dims=` as well."""
     rank = len(input._node.shape)
-    axes = sh.axes(sizes(dims), rank)
+    named = axes if dims is None else (dims,)
+    axes = sh.axes(sizes(named), rank)
     return record(ops.FLIP, (input,), (axes,))
 
 
@@ -176,6 +177,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`length` elements from `start` along an axis."""
     shape = input._node.shape
     axis = sh.axis(dim, len(shape))
+    start, length = int(start), int(length)
     first = start + shape[axis] if start < 0 else start
     if not 0 <= first <= first + length <= shape[axis]:
         raise IndexError(

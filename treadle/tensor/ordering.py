@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtype as dt
@@ -76,6 +77,8 @@ def topk(
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extremum:
     """The `k`-th smallest element (from 1) along `dim`, and its position."""
+    if not input._node.shape:
+        return lifted(kthvalue, input, k, dim)
     order, axis = _order(input, dim, False)
     if not 1 <= k <= input._node.shape[axis]:
         raise ShapeError(
@@ -83,6 +86,12 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Ext
             f"{input._node.shape[axis]}"
         )
     return pick(input, mv.narrow(order, axis, k - 1, 1), axis, keepdim)
+
+
+def lifted(function: Callable[..., Extremum], input: Any, *args: Any) -> Extremum:
+    """A function of an axis, of a scalar: as of the one element of a vector."""
+    values, indices = function(mv.reshape(input, 1), *args)
+    return Extremum(mv.reshape(values, ()), mv.reshape(indices, ()))
 
 
 def pick(input: Any, place: Any, axis: int, keepdim: bool) -> Extremum:
@@ -95,6 +104,8 @@ def pick(input: Any, place: Any, axis: int, keepdim: bool) -> Extremum:
 
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Extremum:
     """The most frequent element along `dim`, the smallest of several, and its last position."""
+    if not input._node.shape:
+        return lifted(mode, input, dim)
     axis = sh.axis(dim, len(input._node.shape))
     rows = np.moveaxis(comparable(input.detach().numpy()), axis, -1)
     place = np.empty(rows.shape[:-1], np.int64)
@@ -131,23 +142,28 @@ def unique(
 
 
 def unique_consecutive(
-    input: Tensor, return_inverse: bool = False, return_counts: bool = False
-) -> Any:
-    """The elements in row-major order without repetitions; reads the tensor."""
-    flat = input.detach().numpy().reshape(-1)
-    fresh = np.ones(len(flat), bool)
-    fresh[1:] = flat[1:] != flat[:-1]
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:  # fmt: skip
+    """The elements in row-major order, or the slices along `dim`, without repetitions of the one
+    before; reads the tensor."""
+    array = input.detach().numpy()
+    flat = array.reshape(-1) if dim is None else np.moveaxis(array, dim, 0)
+    n = len(flat)
+    fresh = np.ones(n, bool)
+    fresh[1:] = (flat[1:] != flat[:-1]).reshape(max(n - 1, 0), -1).any(1) if n > 1 else True
     starts = np.flatnonzero(fresh)
-    inverse = (np.cumsum(fresh) - 1).reshape(tuple(input.shape))
-    counts = np.diff(np.append(starts, len(flat)))
+    inverse = (np.cumsum(fresh) - 1).reshape(array.shape if dim is None else (n,))
+    counts = np.diff(np.append(starts, n))
+    kept = flat[starts] if dim is None else np.ascontiguousarray(np.moveaxis(flat[starts], 0, dim))
     extras = [from_numpy(inverse.astype(np.int64))] if return_inverse else []
     extras += [from_numpy(counts.astype(np.int64))] if return_counts else []
-    return (from_numpy(flat[starts]), *extras) if extras else from_numpy(flat[starts])
+    return (from_numpy(kept), *extras) if extras else from_numpy(kept)
 
 
 def searchsorted(
     sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False,
-    side: str | None = None,
+    side: str | None = None, sorter: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Where values would be inserted into a sorted sequence to keep it sorted.
 
@@ -155,10 +171,16 @@ def searchsorted(
         sorted_sequence: ascending along the last axis; a vector, or one row for each row of values.
         input: the values, or a number.
         right, side: after equal elements (`right=True`, `side="right"`) instead of before.
+        sorter: the positions that put the sequence in order, where it is not.
 
     Returns:
         int64, or int32, of the shape of the values.
     """
+    if right and side == "left":
+        raise ValueError("searchsorted: side and right can't be set to opposites")
+    if sorter is not None:
+        axis = len(sorted_sequence._node.shape) - 1
+        sorted_sequence = record(TAKE_ALONG, (sorted_sequence, sorter), (axis,))
     values = input if isinstance(input, Lazy) else as_dtype(input, sorted_sequence._node.dtype)
     edges, points = promote_pair(sorted_sequence, values)
     after = right or side == "right"
@@ -211,11 +233,23 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
 
 
 def histogram(
-    input: Tensor, bins: int, *, range: tuple[float, float] | None = None, density: bool = False
-) -> tuple[Tensor, Tensor]:
-    """How many elements lie in each interval, and the boundaries; reads the tensor."""
+    input: Tensor, bins: int | Tensor, *, range: tuple[float, float] | None = None,
+    weight: Tensor | None = None, density: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """How many elements lie in each interval, and the boundaries; reads the tensor.
+
+    Args:
+        bins: how many equal intervals, or a vector of boundaries.
+        range: the ends, those of the elements unless given.
+        weight: how much each element counts.
+        density: divide by the total and the widths.
+    """
     values = comparable(input.detach().numpy()).reshape(-1)
-    counts, edges = np.histogram(values, bins, range, density=density)
+    given = bins.detach().numpy() if isinstance(bins, Lazy) else bins
+    by = None if weight is None else weight.detach().numpy().reshape(-1)
+    low, high = (values.min(), values.max()) if range is None and values.size else range or (0, 0)
+    ends = (low - 0.5, high + 0.5) if low == high else (low, high)
+    counts, edges = np.histogram(values, given, ends, density=density, weights=by)
     dtype = input._node.dtype if input._node.dtype.kind == "f" else get_default_dtype()
     return tuple(from_numpy(x.astype(dtype.numpy)) for x in (counts, edges))  # type: ignore
 

@@ -172,18 +172,23 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
     return _finish(out, requires_grad)
 
 
-def rand_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None,
+              device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Uniform on [0, 1), of the shape and dtype of another tensor."""
-    return rand(*input._node.shape, dtype=dtype or input._node.dtype)
+    return rand(*input._node.shape, generator=generator, dtype=dtype or input._node.dtype,
+                device=device, requires_grad=requires_grad)  # fmt: skip
 
 
-def randn_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None,
+               device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Standard normal, of the shape and dtype of another tensor."""
-    return randn(*input._node.shape, dtype=dtype or input._node.dtype)
+    return randn(*input._node.shape, generator=generator, dtype=dtype or input._node.dtype,
+                 device=device, requires_grad=requires_grad)  # fmt: skip
 
 
 def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *,
-           generator: Generator | None = None, dtype: DType | None = None) -> Tensor:  # fmt: skip
+           generator: Generator | None = None, dtype: DType | None = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Normal of a mean and a standard deviation: two numbers and a size, or tensors."""
     tensors = [x for x in (mean, std) if isinstance(x, Lazy)]
     if size is None:
@@ -191,7 +196,8 @@ def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *,
             raise TypeError("normal: two numbers need a size")
         size = sh.broadcast(*(x._node.shape for x in tensors))
     wanted = dtype or (tensors[0]._node.dtype if tensors else None)
-    return ar.add(ar.mul(randn(tuple(size), generator=generator, dtype=wanted), std), mean)
+    out = ar.add(ar.mul(randn(sizes((size,)), generator=generator, dtype=wanted), std), mean)
+    return _finish(out, requires_grad)
 
 
 def _integers(key: Any, low: Any, span: Any, shape: tuple[int, ...]) -> Any:
@@ -199,19 +205,25 @@ def _integers(key: Any, low: Any, span: Any, shape: tuple[int, ...]) -> Any:
     return ar.add(ar.remainder(bits, span), low)
 
 
-def randint(low: int, high: int | None = None, size: Sequence[int] = (), *,
-            generator: Generator | None = None, dtype: DType = dt.int64,
-            device: Any = None) -> Tensor:  # fmt: skip
-    """Whole numbers from `low` up to but without `high`; one argument is `high`.
+def randint(low: int, high: Any = None, size: Sequence[int] | None = None, *,
+            generator: Generator | None = None, dtype: DType | None = dt.int64,
+            device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """Whole numbers from `low` up to but without `high`: `randint(low, high, size)`, or
+    `randint(high, size)` from 0.
 
     Raises:
         ValueError: the interval is empty, or wider than 2^32.
     """
+    if isinstance(high, (tuple, list)):
+        high, size = None, high
+    if size is None:
+        raise TypeError("randint: a size is needed")
     first, last = (0, low) if high is None else (low, high)
     if not 0 < last - first <= 2**32:
         raise ValueError(f"randint: expected 0 < high - low <= 2**32, got [{first}, {last})")
     inputs = (next_key(generator), scalar(first, dt.int64), scalar(last - first, dt.int64))
-    return as_dtype(block(_integers, inputs, (tuple(size),)), dtype)
+    out = as_dtype(block(_integers, inputs, (sizes((size,)),)), dtype or dt.int64)
+    return _finish(out, requires_grad)
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: DType = dt.int64,
@@ -258,6 +270,9 @@ def poisson(input: Tensor, *, generator: Generator | None = None) -> Tensor:
 
 
 def randint_like(input: Tensor, low: int, high: int | None = None, *,
-                 dtype: DType | None = None) -> Tensor:  # fmt: skip
+                 generator: Generator | None = None, dtype: DType | None = None,
+                 device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Whole numbers on an interval, of the shape and dtype of another tensor."""
-    return randint(low, high, input._node.shape, dtype=dtype or input._node.dtype)
+    return randint(low, high, input._node.shape, generator=generator,
+                   dtype=dtype or input._node.dtype, device=device,
+                   requires_grad=requires_grad)  # fmt: skip

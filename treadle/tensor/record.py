@@ -356,8 +356,10 @@ def _first_block(
         if not hasattr(error, "__notes__"):
             error.add_note(f"recorded at {describe(call_site())}")
         raise
-    if recorder.trace is not trace:
-        # A read in the body, or too much pending, ran the first part of it.
+    results = tensors if isinstance(tensors, tuple) else (tensors,)
+    if recorder.trace is not trace or any(r is t for r in results for t in inputs):
+        # A read in the body, or too much pending, ran the first part of it; or it made nothing
+        # of an input, which then is the result: another handle would take its gradient.
         return tensors
     scalars = tuple(trace.leaves[known:])
     if not any(hasattr(s, "address") for s in scalars):

@@ -13,9 +13,9 @@ from treadle.ops import reduce as ops
 from treadle.ops.pointwise import EQ, ISNAN, OR, WHERE
 from treadle.ops.source import FULL, IOTA
 from treadle.ops.table import Op
-from treadle.ops.view import RESHAPE
+from treadle.ops.view import ALIAS, RESHAPE
 from treadle.tensor import arithmetic as ar
-from treadle.tensor.promote import as_dtype
+from treadle.tensor.promote import as_dtype, floating
 from treadle.tensor.record import block, record
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def _reduced(op: Op, input: Any, dim: Dims, keepdim: bool) -> Any:
 def _reduce(input: Any, op: Op, dim: Any, keepdim: bool) -> Any:
     shape = input._node.shape
     axes = sh.axes(None if dim == () else dim, len(shape))
-    out = record(op, (input,), (axes,)) if axes else input
-    if keepdim or not axes:
+    if not axes:
+        return record(ALIAS, (input,))
+    out = record(op, (input,), (axes,))
+    if keepdim:
         return out
     return record(RESHAPE, (out,), (tuple(n for i, n in enumerate(shape) if i not in axes),))
 
@@ -250,7 +252,8 @@ def _logsumexp(x: Any, dim: Any, keepdim: bool) -> Any:
 
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
     """`log(sum(exp(input)))` along `dim`, without overflow."""
-    return block(_logsumexp, (input,), (dim if isinstance(dim, int) else tuple(dim), keepdim))
+    axes = dim if isinstance(dim, int) else tuple(dim)
+    return block(_logsumexp, (floating(input),), (axes, keepdim))
 
 
 def _euclidean(x: Any, dim: Any, keepdim: bool) -> Any:
@@ -273,7 +276,16 @@ def norm(input: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = Fa
         return _reduced(ops.SUM, as_dtype(ar.ne(input, 0), input._node.dtype), dim, keepdim)
     if p == 1:
         return _reduced(ops.SUM, size, dim, keepdim)
-    return ar.pow(_reduced(ops.SUM, ar.pow(size, p), dim, keepdim), 1.0 / p)
+    return block(_power_root, (_reduced(ops.SUM, ar.pow(size, p), dim, keepdim),), (float(p),))
+
+
+def _power_root(total: Any, p: float) -> Any:
+    """The p-th root of a sum, whose gradient at 0 is 0."""
+    one = record(FULL, (), ((), 1, total._node.dtype))
+    zero = record(FULL, (), ((), 0, total._node.dtype))
+    nothing = record(EQ, (total, zero))
+    root = ar.pow(record(WHERE, (nothing, one, total)), 1.0 / p)
+    return record(WHERE, (nothing, zero if p > 0 else root, root))
 
 
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:

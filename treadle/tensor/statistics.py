@@ -16,8 +16,8 @@ from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor import reduction as red
 from treadle.tensor.creation import tensor
-from treadle.tensor.ordering import median_place, pick, sort
-from treadle.tensor.promote import as_dtype
+from treadle.tensor.ordering import lifted, median_place, pick, sort
+from treadle.tensor.promote import as_dtype, floating
 from treadle.tensor.record import Lazy, record
 from treadle.tensor.reduction import Dims, Extremum
 
@@ -74,9 +74,19 @@ def cummin(input: Tensor, dim: int) -> Extremum:
     return _extremum(input, dim, False)
 
 
-def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
-    """The differences of neighbours along `dim`, `n` times."""
-    out = input
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None,
+    append: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The differences of neighbours along `dim`, `n` times.
+
+    Args:
+        prepend, append: what is joined to the ends of the input first.
+    """
+    if not input._node.shape:
+        raise ShapeError("diff expects input to be at least one-dimensional")
+    parts = [x for x in (prepend, input, append) if x is not None]
+    out = mv.cat(parts, dim) if len(parts) > 1 else input
     for _ in range(n):
         extent = out._node.shape[sh.axis(dim, len(out._node.shape))]
         length = max(extent - 1, 0)
@@ -116,6 +126,8 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         flat = mv.reshape(input, -1)
         return pick(flat, median_place(flat, 0), 0, False).values
+    if not input._node.shape:
+        return lifted(median, input, dim)
     axis = sh.axis(dim, len(input._node.shape))
     return pick(input, median_place(input, axis), axis, keepdim)
 
@@ -124,6 +136,8 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
     """The lower middle of the elements that are not NaN; with `dim` also its position."""
     if dim is None:
         return nanmedian(mv.reshape(input, -1), 0).values
+    if not input._node.shape:
+        return lifted(nanmedian, input, dim)
     axis = sh.axis(dim, len(input._node.shape))
     order = sort(input, axis).indices
     valid = red.sum(ar.logical_not(ar.isnan(input)), axis, True)
@@ -138,6 +152,9 @@ def _quantile(input: Any, q: Any, dim: int | None, keepdim: bool, interpolation:
               skip: bool) -> Any:  # fmt: skip
     if interpolation not in _BETWEEN:
         raise ValueError(f"quantile: interpolation is one of {_BETWEEN}, not {interpolation!r}")
+    if dim is not None and not input._node.shape:
+        sh.axis(dim, 0)
+        dim = None
     x = mv.reshape(input, -1) if dim is None else input
     axis = 0 if dim is None else sh.axis(dim, len(x._node.shape))
     if not x._node.shape[axis]:
@@ -246,13 +263,35 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return red.amin(input, axes, keepdim), red.amax(input, axes, keepdim)
 
 
-def cov(input: Tensor, *, correction: int = 1) -> Tensor:
-    """The covariance matrix of variables in rows and observations in columns."""
-    x: Any = mv.reshape(input, 1, -1) if len(input._node.shape) < 2 else input
-    n = x._node.shape[1]
-    centred = ar.sub(x, red.mean(x, 1, True))
-    product: Any = ar.div(centred @ mv.transpose(centred, 0, 1), float(max(n - correction, 0)))
-    return mv.squeeze(product) if len(input._node.shape) < 2 else product
+def cov(
+    input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
+    aweights: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The covariance matrix of variables in rows and observations in columns.
+
+    Args:
+        correction: what the number of observations is lessened by, 1 or 0.
+        fweights: how often each observation was made.
+        aweights: how much each observation counts.
+    """
+    if len(input._node.shape) > 2:
+        raise ShapeError(f"cov: expected at most 2 dimensions, got {len(input._node.shape)}")
+    x: Any = floating(mv.reshape(input, 1, -1) if len(input._node.shape) < 2 else input)
+    weights = [as_dtype(w, x._node.dtype) for w in (fweights, aweights) if w is not None]
+    if not weights:
+        centred = ar.sub(x, red.mean(x, 1, True))
+        scaled, room = centred, float(max(x._node.shape[1] - correction, 0))
+    else:
+        w = weights[0] if len(weights) == 1 else ar.mul(*weights)
+        total: Any = red.sum(w)
+        centred = ar.sub(x, ar.div(red.sum(ar.mul(x, w), 1, True), total))
+        scaled = ar.mul(centred, w)
+        lost: Any = correction
+        if aweights is not None and correction:
+            lost = ar.mul(ar.div(red.sum(ar.mul(w, weights[-1])), total), correction)
+        room = ar.clamp(ar.sub(total, lost), min=0)
+    product: Any = ar.div(scaled @ mv.transpose(centred, 0, 1), room)
+    return mv.squeeze(product)
 
 
 def corrcoef(input: Tensor) -> Tensor:

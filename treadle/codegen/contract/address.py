@@ -65,17 +65,20 @@ class Addresses:
         count: Value,
         padded: Value,
         base: Value,
+        rank: int | None = None,
     ) -> None:
         """Writes `base` + the offset of each index `start .. start + count` to the table `at`.
 
-        Up to `padded` entries repeat the last one. A class without dimensions has one index.
+        Up to `padded` entries repeat the last one. A class without dimensions has one index. With
+        a `rank` the index runs over the first dimensions of the class alone.
         """
+        rank = self.layout.contraction.dims[kind] if rank is None else rank
         extents = flow.at(params, self.layout.extents(kind) * WORD)
         strides = flow.at(params, self.layout.strides(operand, kind) * WORD)
         size = flow.index(self.layout.dtypes[operand].itemsize)
         call(
             flow, self._fill, at, start, count, padded, base, extents, strides,
-            flow.index(self.layout.contraction.dims[kind]), size,
+            flow.index(rank), size,
         )  # fmt: skip
 
 

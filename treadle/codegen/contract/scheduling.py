@@ -32,6 +32,7 @@ from treadle.codegen.contract.layout import (
 from treadle.codegen.contract.panel import GROUP
 from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
+from treadle.codegen.contract.winograd_plan import WinogradPlanner
 from treadle.ir.contraction import Contraction
 
 _CHUNK: Final = 1 << 16
@@ -76,7 +77,19 @@ def schedule(
     share the work change where it is cut and no result. Without any result (an extent of 0 in b,
     m or n) there is nothing to launch.
     """
+    if contraction.winograd:
+        return _winograd(contraction, sizes, target, processors)
     return _Planner(contraction, sizes, target, processors).schedule()
+
+
+def _winograd(
+    contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int
+) -> Schedule:
+    tile = choose(target, contraction.accumulator)
+    planner = WinogradPlanner(contraction, sizes, tile, processors)
+    parts, scratch, workspace = planner.plan()
+    steps = [Step(tasks, 1, planner.words(phase)) for phase, tasks in parts]
+    return Schedule(tuple(steps), scratch, workspace)
 
 
 class _Planner:

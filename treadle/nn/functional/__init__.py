@@ -73,7 +73,6 @@ from treadle.nn.functional.linear import (
     embedding,
     linear,
     normalize,
-    one_hot,
     pairwise_distance,
 )
 from treadle.nn.functional.lookup import (
@@ -128,11 +127,12 @@ from treadle.nn.functional.pooling import (
 from treadle.nn.functional.spatial import (
     channel_shuffle,
     interpolate,
-    pad,
     pixel_shuffle,
     pixel_unshuffle,
     unfold,
     upsample,
 )
+from treadle.tensor.gathering import one_hot
+from treadle.tensor.padding import pad
 
 __all__ = [name for name in dir() if not name.startswith("_")]

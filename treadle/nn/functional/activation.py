@@ -12,12 +12,15 @@ from typing import Any
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.errors import ShapeError
-from treadle.nn.functional.common import require_float, shape_of, wide
+from treadle.nn.functional.common import shape_of
 from treadle.tensor import block, no_grad
 from treadle.tensor import primitive as pr
 from treadle.tensor.arithmetic import relu as _relu
 from treadle.tensor.inplace import write
 from treadle.tensor.random import next_key, uniform
+from treadle.tensor.softmax_family import log_softmax as _log_softmax
+from treadle.tensor.softmax_family import softmax as _softmax
+from treadle.tensor.softmax_family import softmax_of
 
 
 def _like(value: float, x: Any) -> Any:
@@ -50,6 +53,8 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
 
 def _hardtanh(x: Any, low: float, high: float) -> Any:
     inner = (x > low) & (x < high)
+    if x._node.dtype.kind != "f":
+        low, high = int(low), int(high)
     with no_grad():
         limited = x.clamp(low, high)
     return pr.select(inner, x, limited)
@@ -305,61 +310,32 @@ def _glu(x: Any, dim: int) -> Any:
 # --- softmax -----------------------------------------------------------------------------------
 
 
-def softmax_of(x: Any, axis: int) -> Any:
-    """Within a block: the exponentials along an axis over their sum, without overflow."""
-    e = (x - pr.peak(x, (axis,))).exp()
-    return e / pr.total(e, (axis,))
-
-
-def log_softmax_of(x: Any, axis: int) -> Any:
-    """Within a block: the logarithm of `softmax_of`."""
-    shifted = x - pr.peak(x, (axis,))
-    return shifted - pr.total(shifted.exp(), (axis,)).log()
-
-
-def _along(input: Any, dim: int | None, dtype: DType | None, body: Any, name: str) -> Any:
-    shape = shape_of(input)
-    if dtype is not None:
-        input = pr.cast(input, dtype)
-    require_float(name, input)
-    if dim is None:
-        dim = 0 if len(shape) in (0, 1, 3) else 1
-    if not shape:
-        return block(_of_scalar, (input,), (body,))
-    return block(body, (input,), (sh.axis(dim, len(shape)),))
-
-
-def _of_scalar(x: Any, body: Any) -> Any:
-    return pr.shaped(body(pr.shaped(x, (1,)), 0), ())
+def _dim(input: Any, dim: int | None) -> int:
+    """The axis of a softmax whose caller names none: PyTorch's choice."""
+    if dim is not None:
+        return dim
+    return 0 if len(shape_of(input)) in (0, 1, 3) else 1
 
 
 def softmax(
     input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Any:
     """`exp(input) / sum(exp(input))` along `dim`, without overflow."""
-    return _along(input, dim, dtype, _softmax, "softmax")
-
-
-def _softmax(x: Any, axis: int) -> Any:
-    return pr.cast(softmax_of(wide(x), axis), x._node.dtype)
+    return _softmax(input, _dim(input, dim), dtype)
 
 
 def softmin(
     input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Any:
     """`softmax(-input)` along `dim`."""
-    return _along(-input, dim, dtype, _softmax, "softmin")
+    return _softmax(-input, _dim(input, dim), dtype)
 
 
 def log_softmax(
     input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Any:
     """The logarithm of `softmax`, exact where that underflows."""
-    return _along(input, dim, dtype, _log_softmax, "log_softmax")
-
-
-def _log_softmax(x: Any, axis: int) -> Any:
-    return pr.cast(log_softmax_of(wide(x), axis), x._node.dtype)
+    return _log_softmax(input, _dim(input, dim), dtype)
 
 
 def gumbel_softmax(

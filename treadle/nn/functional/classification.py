@@ -209,6 +209,9 @@ def multi_margin_loss(
 
 def _multi_margin(x: Any, target: Any, *rest: Any) -> Any:
     *tensors, p, margin, reduction = rest
+    x = x if shape_of(x) else pr.shaped(x, (1,))
+    if len(shape_of(x)) == 1 and shape_of(target) == (1,):
+        target = pr.shaped(target, ())
     _require_labels("multi_margin_loss", x, target)
     axis = _class_axis(x)
     zero = pr.constant(0, x._node.dtype)

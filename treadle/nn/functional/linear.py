@@ -8,7 +8,7 @@ from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shape import count
 from treadle.nn.functional.common import length, shape_of
-from treadle.tensor import block, no_grad
+from treadle.tensor import block, broadcast_tensors, no_grad
 from treadle.tensor import primitive as pr
 from treadle.tensor.record import rebind
 
@@ -157,25 +157,6 @@ def _renormalised(weight: Any, index: Any, max_norm: float, norm_type: float) ->
     return pr.select(used, weight * scale, weight)
 
 
-def one_hot(tensor: Any, num_classes: int = -1) -> Any:
-    """1 in the column that an index names, else 0, as int64 `(*, num_classes)`.
-
-    Without `num_classes` the index is read to find the largest.
-    """
-    if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1
-    return block(_one_hot, (tensor,), (num_classes,))
-
-
-def _one_hot(index: Any, classes: int) -> Any:
-    index = pr.cast(index, dt.int64)
-    ok = (index >= 0) & (index < classes)
-    index = pr.checked(index, ok, f"Class values must be in [0, {classes})")
-    shape = (*shape_of(index), classes)
-    column = pr.shaped(index, (*shape_of(index), 1))
-    return pr.cast(pr.counter(shape, len(shape) - 1) == column, dt.int64)
-
-
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
     """`input / max(norm, eps)` with the p-norm along `dim`."""
     return block(_normalize, (input,), (p, dim, eps))
@@ -191,6 +172,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 
 
 def _cosine(a: Any, b: Any, dim: int, eps: float) -> Any:
+    a, b = broadcast_tensors(a, b)
     left = a / length(a, 2, dim, True).clamp(min=eps)
     right = b / length(b, 2, dim, True).clamp(min=eps)
     return (left * right).sum(dim)

@@ -9,7 +9,7 @@ from treadle.base import dtype as dt
 from treadle.base.errors import ShapeError
 from treadle.nn.functional.common import repeated, shape_of
 from treadle.nn.functional.linear import embedding
-from treadle.tensor import block
+from treadle.tensor import block, no_grad
 from treadle.tensor import primitive as pr
 
 # --- fold and unpool ---------------------------------------------------------------------------
@@ -65,8 +65,14 @@ def _unpool(x: Any, index: Any, space: tuple[int, ...]) -> Any:
     ok = (flat >= 0) & (flat < cells)
     flat = pr.checked(flat, ok, f"max_unpool: found an invalid max index for {cells} elements")
     place = pr.shaped(pr.counter((count, rows), 0) * cells + flat, (count * rows,))
-    out = pr.scattered(pr.shaped(x, (count * rows,)), place, 0, count * cells)
-    return pr.shaped(out, (*lead, *space))
+    sums = pr.scattered(pr.shaped(x, (count * rows,)), place, 0, count * cells)
+    # Windows that overlap name one place more than once, with one value: it counts once, and
+    # each of them takes the gradient.
+    with no_grad():
+        times = pr.scattered(pr.filled((count * rows,), 1.0, x._node.dtype), place, 0,
+                             count * cells)  # fmt: skip
+        value = sums / times.maximum(pr.constant(1, x._node.dtype))
+    return pr.shaped(pr.fixed(value) + (sums - pr.fixed(sums)), (*lead, *space))
 
 
 def _max_unpool(rank: int, x: Any, index: Any, kernel_size: Any, stride: Any, padding: Any,

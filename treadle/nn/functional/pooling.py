@@ -34,8 +34,8 @@ class _Plan:
                     f"pooling: the window {tuple(window)} is larger than the padded input "
                     f"{shape[-rank:]}"
                 )
-            # Elements behind the end that the last window reaches beyond the padding.
-            ends.append(max((count - 1) * s + d * (k - 1) + 1 - n, 0))
+            # Elements behind the end that the last window reaches.
+            ends.append(max((count - 1) * s + d * (k - 1) + 1 - n - p, 0))
         lead = ((0, 0),) * (len(shape) - rank)
         self.padding = (*lead, *zip(pads, ends, strict=True))
         self.inner = (*lead, *((p, p) for p in pads))
@@ -63,7 +63,7 @@ def _require_half(window: tuple[int, ...], pads: tuple[int, ...]) -> None:
 def _max_pool(x: Any, window: Any, steps: Any, pads: Any, spacings: Any, ceil: bool,
               places: bool) -> Any:  # fmt: skip
     plan = _Plan(x, window, steps, pads, spacings, ceil)
-    lowest = -math.inf
+    lowest = _lowest(x._node.dtype)
     wide, inner = pr.windows(pr.padded(x, plan.padding, lowest), *plan.geometry)
     best = pr.first_largest(wide, inner)
     kept = tuple(n for a, n in enumerate(shape_of(best)) if a not in inner)
@@ -81,6 +81,11 @@ def _max_pool(x: Any, window: Any, steps: Any, pads: Any, spacings: Any, ceil: b
         chosen = _offsets(shape_of(wide), inner) == first
         index = pr.total(pr.select(chosen, spread, pr.constant(0, dt.int64)), inner)
     return out, pr.shaped(index, kept)
+
+
+def _lowest(dtype: Any) -> float:
+    """What no element of a dtype is below."""
+    return -math.inf if dtype.kind == "f" else 0 if dtype.kind in "ub" else -(2 ** (dtype.bits - 1))
 
 
 def _offsets(shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
@@ -151,15 +156,18 @@ def _avg_pool(x: Any, window: Any, steps: Any, pads: Any, ceil: bool, with_pad: 
     kept = tuple(n for a, n in enumerate(shape_of(total)) if a not in inner)
     out = pr.shaped(total, kept)
     if divisor is not None:
-        return out / float(divisor)
+        return _shared(out, divisor)
     whole = math.prod(window)
-    if (plan.padding == plan.inner and with_pad) or not any(a or b for a, b in plan.padding):
+    inside = all(b <= d for (_, b), (_, d) in zip(plan.padding, plan.inner, strict=True))
+    if (inside and with_pad) or not any(a or b for a, b in plan.padding):
+        if x._node.dtype.kind != "f":
+            return _shared(out, whole)
         return out * pr.constant(1 / whole, x._node.dtype)
     # The windows at the edges hold fewer elements: count what each of them covers.
     shape = (*(1,) * (len(shape_of(x)) - len(window)), *shape_of(x)[-len(window) :])
-    lit = pr.filled(shape, 1.0, x._node.dtype)
+    lit = pr.filled(shape, 1, x._node.dtype)
     if with_pad:
-        lit = pr.padded(lit, plan.inner, 1.0)
+        lit = pr.padded(lit, plan.inner, 1)
         rest = tuple(
             (a - c, b - d) for (a, b), (c, d) in zip(plan.padding, plan.inner, strict=True)
         )
@@ -168,7 +176,14 @@ def _avg_pool(x: Any, window: Any, steps: Any, pads: Any, ceil: bool, with_pad: 
         lit = pr.padded(lit, plan.padding)
     counted, inner = pr.windows(lit, *plan.geometry)
     counts = pr.total(counted, inner)
-    return out / pr.shaped(counts, (*shape[: -len(window)], *kept[-len(window) :]))
+    return _shared(out, pr.shaped(counts, (*shape[: -len(window)], *kept[-len(window) :])))
+
+
+def _shared(total: Any, parts: Any) -> Any:
+    """A sum divided by how many there are; of integers the whole part."""
+    if total._node.dtype.kind != "f":
+        return total.div(parts, rounding_mode="trunc")
+    return total / (parts if hasattr(parts, "_node") else float(parts))
 
 
 def _avg(rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,

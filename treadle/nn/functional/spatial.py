@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from treadle.base import dtype as dt
@@ -12,58 +11,6 @@ from treadle.nn.functional.common import repeated, shape_of
 from treadle.nn.functional.pooling import adaptive_avg
 from treadle.tensor import block
 from treadle.tensor import primitive as pr
-
-
-def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """Elements added at the ends of the last axes.
-
-    Args:
-        input: any shape.
-        pad: `(before, after)` of the last axis, then of the last but one, and so on; negative
-            numbers take elements away.
-        mode: `"constant"`, `"reflect"`, `"replicate"` or `"circular"`.
-        value: what `"constant"` fills with.
-    """
-    if len(pad) % 2 or len(pad) // 2 > len(shape_of(input)):
-        raise ShapeError(
-            f"Padding length should be less than or equal to two times the input dimension but got "
-            f"padding length {len(pad)} and input of dimension {len(shape_of(input))}"
-        )
-    if mode not in ("constant", "reflect", "replicate", "circular"):
-        raise NotImplementedError(f"Unrecognised padding mode {mode}")
-    return block(_pad, (input,), (tuple(int(p) for p in pad), mode, float(value or 0.0)))
-
-
-def _pad(x: Any, pads: tuple[int, ...], mode: str, value: float) -> Any:
-    rank = len(shape_of(x))
-    count = len(pads) // 2
-    ends = [(pads[2 * i], pads[2 * i + 1]) for i in reversed(range(count))]
-    if mode == "constant":
-        return pr.padded(x, (*((0, 0),) * (rank - count), *ends), value)
-    for j, (before, after) in enumerate(ends):
-        if before or after:
-            axis = rank - count + j
-            x = pr.taken(x, _source(shape_of(x)[axis], before, after, mode), axis)
-    return x
-
-
-def _source(n: int, before: int, after: int, mode: str) -> Any:
-    """Where each element of a padded axis is read from."""
-    if mode == "reflect" and max(before, after) >= n:
-        raise ShapeError(
-            f"Padding size should be less than the corresponding input dimension, but got: "
-            f"padding ({before}, {after}) at a dimension of {n}"
-        )
-    if mode == "circular" and max(before, after) > n:
-        raise ShapeError("Padding value causes wrapping around more than once.")
-    i = pr.counter((n + before + after,), 0) - before
-    if mode == "circular":
-        return i % n
-    if mode == "replicate":
-        return i.clamp(0, n - 1)
-    i = i.abs()
-    return (n - 1) - ((n - 1) - i).abs()
-
 
 # --- shuffles ----------------------------------------------------------------------------------
 
