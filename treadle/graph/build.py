@@ -14,6 +14,7 @@ from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
 from treadle.graph.group import Group
+from treadle.graph.joins import join_slices
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
@@ -24,6 +25,7 @@ from treadle.graph.schedule import Step, donate, sort, steps_of
 from treadle.graph.simplify import node_key, simplify
 from treadle.graph.verify import verify_graph, verify_plan
 from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
 from treadle.ops.table import input_node
 from treadle.ops.view import RESHAPE
 
@@ -50,7 +52,7 @@ def build(
 def run_passes(outputs: Sequence[Node]) -> list[Node]:
     """The graph passes: each is Graph to Graph."""
     roots = list(outputs)
-    for each in (simplify, _lift, expand_convolutions, expand, simplify):
+    for each in (simplify, _lift, join_slices, expand_convolutions, expand, simplify):
         roots = each(roots)
         if settings.check:
             verify_graph(roots)
@@ -146,7 +148,8 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
     node = group.node
     assert node is not None
     if group.kind == "border":
-        return [lower_border(node, places)]
+        # The parts of a join fill it: there is no border.
+        return [] if node.op is JOIN else [lower_border(node, places)]
     reads = tuple([(places[x], x.dtype, x.shape) for x in node.inputs])
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 
