@@ -245,9 +245,13 @@ class Param:
 
 @dataclass(slots=True, eq=False)
 class Kernel:
-    """One loop nest with its parameters: what is rendered, cached and launched."""
+    """One loop nest with its parameters: what is rendered, cached and launched.
+
+    `text` is for `show.canonical`, which writes it once.
+    """
 
     name: str
     params: tuple[Param, ...]
     sizes: int
     body: Stmt
+    text: str = field(default="", init=False, repr=False)

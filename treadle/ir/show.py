@@ -55,7 +55,9 @@ def show(pattern: Kernel | Contraction) -> str:
 
 def canonical(pattern: Kernel | Contraction) -> str:
     """Text that two kernels share if and only if they are the same but for names."""
-    return _Text(True).pattern(pattern)
+    if not pattern.text:
+        pattern.text = _Text(True).pattern(pattern)
+    return pattern.text
 
 
 def show_statement(stmt: Stmt) -> str:
