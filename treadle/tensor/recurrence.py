@@ -242,7 +242,7 @@ class _Recorded:
     def __init__(self, body: Body, inputs: tuple[Any, ...], length: int, reverse: bool) -> None:
         self._body, self._inputs = body, inputs
         self._length, self._reverse = length, reverse
-        self._carries = [self._record(k) for k in range(body.carries)] if length else []
+        self._carries: dict[int, Any] = {}
 
     def _record(self, value: int) -> Any:
         return record(RECURRENCE, self._inputs, (self._body, value, self._length, self._reverse))
@@ -252,18 +252,17 @@ class _Recorded:
         wanted = frozenset([i for i, t in enumerate(self._inputs) if t._needs])
         if wanted and recorder().grad and self._length:
             body = self._body
-            told = [v for v in values if v >= body.leaves and v not in body.nexts]
-            histories = (*range(body.carries), *dict.fromkeys(told))
-            for value in used_by_gradients(RECURRENCE, body, histories, wanted):
-                if value not in histories:
+            told = dict.fromkeys(v for v in values if v >= body.leaves and v not in body.nexts)
+            ends = [-1 - k for k in range(body.carries)]
+            for value in used_by_gradients(RECURRENCE, body, (*ends, *told), wanted):
+                if value >= 0 and value not in told and value not in self._carries:
                     self._record(value)
 
     def last(self, k: int, first: Any) -> Any:
         """What a carry is in the end."""
         if not self._length:
             return record1(ALIAS, first)
-        at = 0 if self._reverse else self._length
-        return pr.shaped(_rows(self._carries[k], at, at + 1), first._node.shape)
+        return self._record(-1 - k)
 
     def history(self, value: int) -> Any:
         """A value of all turns."""
@@ -282,6 +281,8 @@ class _Recorded:
         return self._record(value)
 
     def _between(self, k: int, start: bool) -> Any:
+        if k not in self._carries:
+            self._carries[k] = self._record(k)
         return _rows(self._carries[k], int(start), int(start) + self._length)
 
 
