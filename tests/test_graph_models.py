@@ -22,7 +22,8 @@ from plan_interpreter import run_plan
 from treadle.base import dtype as dt
 from treadle.base.settings import settings
 from treadle.base.site import describe
-from treadle.graph.build import build, structural_key
+from treadle.graph.build import build
+from treadle.graph.structure import structure
 from treadle.ir.show import canonical
 from treadle.ops.contract import contract
 from treadle.ops.pointwise import add, mul, neg
@@ -81,11 +82,9 @@ def test_parameters_are_updated_in_place() -> None:
 
 def test_equal_graphs_have_equal_keys() -> None:
     a, b, c = mlp_step(8), mlp_step(8), mlp_step(7)
-    assert structural_key(a.outputs, a.inputs, a.donated) == structural_key(
-        b.outputs, b.inputs, b.donated
-    )
-    assert structural_key(a.outputs, a.inputs) != structural_key(c.outputs, c.inputs)
-    assert structural_key(a.outputs, a.inputs) != structural_key(a.outputs[:-1], a.inputs)
+    assert structure(a.outputs, a.inputs, a.donated) == structure(b.outputs, b.inputs, b.donated)
+    assert structure(a.outputs, a.inputs) != structure(c.outputs, c.inputs)
+    assert structure(a.outputs, a.inputs) != structure(a.outputs[:-1], a.inputs)
 
 
 def test_outputs_that_are_inputs_or_other_outputs_share_their_memory() -> None:

@@ -290,3 +290,29 @@ def test_an_lstm_trains_as_in_pytorch() -> None:
     for name, value in theirs.state_dict().items():
         got = ours.state_dict()[name].numpy()
         np.testing.assert_allclose(got, value.numpy(), 1e-8, 1e-9)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_plans_for_many_lengths(reverse: bool) -> None:
+    """Plans for further lengths are made from formulas: of odd and even ones, with and without a
+    history of the carries."""
+    w = np.random.default_rng(0).normal(size=3)
+    factor = treadle.from_numpy(w)
+
+    def step(state: Any, x: Any) -> Any:
+        a, b = state
+        return (b * factor + x, a), a * x
+
+    for length in (5, 7, 9, 6, 8, 10, 11, 4, 1, 2, 3, 2, 13):
+        xs = np.random.default_rng(length).normal(size=(length, 3))
+        (a, b), ys = treadle.scan(
+            step, (treadle.from_numpy(w), treadle.from_numpy(w + 1)), treadle.from_numpy(xs),
+            reverse=reverse,
+        )  # fmt: skip
+        want_a, want_b, want = w, w + 1, np.zeros((length, 3))
+        for t in range(length)[:: -1 if reverse else 1]:
+            want[t] = want_a * xs[t]
+            want_a, want_b = want_b * w + xs[t], want_a
+        results = [a, b, ys] if length % 3 else [a, b]
+        for got, expected in zip(results, (want_a, want_b, want), strict=False):
+            np.testing.assert_allclose(got.numpy(), expected, 1e-12)

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from treadle.base.lazy import LazyModule
 from treadle.base.settings import settings
 from treadle.codegen import cache, jit
+from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import render_contraction
 from treadle.codegen.executable import place
 from treadle.codegen.image import Image, link
 from treadle.codegen.render import render
 from treadle.codegen.target import Target, host
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import Kernel
 from treadle.ir.show import canonical, show
@@ -28,11 +31,14 @@ from treadle.ir.verify_loop import verify
 
 futures: Any = LazyModule("concurrent.futures")
 
-Pattern = Kernel | Contraction
+Pattern = Kernel | Contraction | Attention
 
 _SYMBOL: Final = "kernel"
+_NOWHERE: Final = ("", 0)
 _lock: Final = threading.Lock()
 _placed: Final[dict[tuple[str, str], dict[str, int]]] = {}
+_bound: Final[WeakKeyDictionary[Pattern, tuple[str, int]]] = WeakKeyDictionary()
+"""The target and address of patterns bound before: plans of one structure share the objects."""
 
 
 @dataclass(slots=True)
@@ -54,17 +60,20 @@ def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]
     Raises `CompileError` for a pattern that has no code, `VerifyError` under `TREADLE_CHECK=1`.
     """
     target = target or host()
-    texts = [canonical(p) for p in patterns]
-    with _lock:
-        missing = {
-            text: pattern
-            for text, pattern in zip(texts, patterns, strict=True)
-            if (target.name, text) not in _placed
-        }
-        images = _images(missing, target)
-        for text, symbols in zip(missing, _addresses(images), strict=True):
-            _placed[target.name, text] = symbols
-        return [_placed[target.name, text][_SYMBOL] for text in texts]
+    name = target.name
+    known = [_bound.get(p, _NOWHERE) for p in patterns]
+    texts = {
+        p: canonical(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
+    }
+    if texts:
+        with _lock:
+            missing = {text: p for p, text in texts.items() if (name, text) not in _placed}
+            images = _images(missing, target)
+            for text, symbols in zip(missing, _addresses(images), strict=True):
+                _placed[name, text] = symbols
+            _bound.update((p, (name, _placed[name, t][_SYMBOL])) for p, t in texts.items())
+        known = [_bound[p] for p in patterns]
+    return [address for _, address in known]
 
 
 def native(text: str, target: Target | None = None) -> dict[str, int]:
@@ -130,6 +139,8 @@ def _rendered(pattern: Pattern, target: Target) -> str:
     module = jit.new_module(target, pattern.name)
     if isinstance(pattern, Contraction):
         render_contraction(module, pattern, target, _SYMBOL)
+    elif isinstance(pattern, Attention):
+        render_attention(module, pattern, target, _SYMBOL)
     else:
         if settings.check:
             verify(pattern)

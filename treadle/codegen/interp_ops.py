@@ -113,6 +113,10 @@ def _atan2(a: Any, b: Any) -> Any:
     return a.dtype.type(_np.arctan2(_np.float64(a), _np.float64(b)))
 
 
+def _logaddexp(a: Any, b: Any) -> Any:
+    return a.dtype.type(_np.logaddexp(_np.float64(a), _np.float64(b)))
+
+
 def _shl(a: Any, b: Any) -> Any:
     bits = a.dtype.itemsize * 8
     return _wrapped(int(a) << int(b), a.dtype) if 0 <= b < bits else a.dtype.type(0)
@@ -183,6 +187,7 @@ BINARY: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "rem": _remainder,
     "pow": _power,
     "atan2": _atan2,
+    "logaddexp": _logaddexp,
     "max": lambda a, b: _np.maximum(a, b),
     "min": lambda a, b: _np.minimum(a, b),
     "and": lambda a, b: a & b,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import surely, varies
 from treadle.graph.index import Affine, Space
 from treadle.graph.layout import Inside
-from treadle.graph.pull import Index, Pull
-from treadle.ir.loop import Expr, Var
+from treadle.graph.strided import Strided, strided_operands
+from treadle.graph.views import View, see_through
 from treadle.ir.node import Node, topological
 from treadle.ops.gather import JOIN
 from treadle.ops.source import RANDOM_BITS
@@ -30,20 +31,8 @@ WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
 
-_COMPUTED = frozenset({"input", "contract", "reduce", "recurrence"})
+_COMPUTED = frozenset({"input", "contract", "attention", "reduce", "scan", "recurrence"})
 """Kinds of nodes that an epilogue can read, but not compute."""
-
-
-@dataclass(slots=True)
-class View:
-    """A node seen through views: `base` at an index linear in the address of its row-major form.
-
-    `flexible`: also linear in each dimension by itself, so that any order of storage will do.
-    """
-
-    base: Node
-    index: Index
-    flexible: bool
 
 
 @dataclass(slots=True)
@@ -76,29 +65,9 @@ class Anchors:
     row_major: set[Node]
     unrolled: set[Node]
     operands: dict[Node, Operands]
+    strided: dict[Node, dict[str, Strided]]
     inside: dict[Node, Inside]
     strips: dict[Node, list[Strip]]
-
-
-def see_through(space: Space, node: Node, index: Index) -> View:
-    """The deepest node below views of which `node` at `index` is a plain strided read."""
-    pull = Pull(space, frozenset(), {}, frozenset())
-    best = View(node, index, True)
-    while node.op.kind == "view" and node.op is not UNSLICE:
-        asked: list[tuple[Expr, ...]] = []
-        marker = Var("", node.dtype)
-
-        def read(i: int, at: tuple[Expr, ...], asked: list = asked, marker: Var = marker) -> Expr:
-            asked.append(at)
-            return marker
-
-        if pull.normal(node.op.lower(node, index, read)) is not marker:
-            break
-        index = tuple([pull.index_of(e) for e in asked[0]])
-        node = node.inputs[0]
-        if space.dot(index, sh.strides(node.shape)).is_linear:
-            best = View(node, index, all(a.is_linear for a in index))
-    return best
 
 
 def contraction_operands(node: Node) -> Operands:
@@ -155,6 +124,11 @@ def find(outputs: Sequence[Node]) -> Anchors:
                 found.anchors.add(view.base)
                 if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
+        elif kind == "attention":
+            found.strided[node] = strided_operands(node)
+            bases = [x.view.base for x in found.strided[node].values()]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
         elif kind == "recurrence":
             strips = found.strips[node] = strips_of(node)
             bases = [s.base for s in strips]
@@ -168,7 +142,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "host", "scatter", "reduce", "recurrence"):
+        if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
     _join_in_place(found)
@@ -245,20 +219,24 @@ def _over_window(node: Node) -> bool:
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
-        return False
+    small = [x.shape[a] for a in axes]
     stack = [x]
     for _ in range(64):
         if not stack:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0]) and _is_small(small)
         if at.op is RESHAPE:
-            return _are_split(at, axes)
+            return _are_split(at, axes) and _is_small(small)
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
+
+
+def _is_small(window: Sequence[int]) -> bool:
+    """Whether a window has few elements, of a number that does not vary."""
+    return not any(varies(n) for n in window) and sh.count(window) <= SMALL_WINDOW
 
 
 def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
@@ -271,9 +249,10 @@ def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
 
 
 def _epilogues(found: Anchors) -> None:
-    """The end of the pointwise chain behind a contraction or reduction is stored in its place."""
+    """The end of the pointwise chain behind what a kernel computes is stored in its place."""
     for node in found.order:
-        if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
+        kind = node.op.kind
+        if kind not in ("contract", "reduce", "scan", "scatter") or node in found.unrolled:
             continue
         end = at = node
         while at not in found.row_major:
@@ -340,10 +319,16 @@ def _dear(found: Anchors) -> None:
                 found.anchors.add(x)
                 total[x] = 1
         total[node] = cost + times * sum([total[i] for i in node.inputs])
-        count = sh.count(node.shape)
-        wider = count > 1 and any(sh.count(u.shape) > count for u in users)
         if kind == "pointwise" or node in found.unrolled:
             repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
-            if repeated or (wider and cost >= 4) or total[node] > WHOLE_TREE:
+            wider = cost >= 4 and _is_wider(node, users)
+            if repeated or wider or total[node] > WHOLE_TREE:
                 found.anchors.add(node)
                 total[node] = 1
+
+
+def _is_wider(node: Node, users: Sequence[Node]) -> bool:
+    """Whether a user has more elements, and so would compute a value many times."""
+    count = sh.count(node.shape)
+    others = [u for u in users if u.op.kind != "contract"]
+    return count > 1 and any(surely(sh.count(u.shape) - count, 1) for u in others)

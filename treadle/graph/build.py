@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
+from treadle.graph.attention import lower_attention
 from treadle.graph.border import lower_border
 from treadle.graph.columns import lower_columns
 from treadle.graph.contraction import lower_contraction
@@ -17,11 +18,12 @@ from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
 from treadle.graph.recurrence import Results, Turn, lift, lower, results_of, turn_of
+from treadle.graph.scans import lower_scan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
-from treadle.graph.simplify import node_key, simplify
+from treadle.graph.simplify import simplify
 from treadle.graph.verify import verify_graph, verify_plan
-from treadle.ir.node import Node, topological
+from treadle.ir.node import Node
 from treadle.ops.gather import JOIN
 from treadle.ops.view import RESHAPE
 
@@ -136,10 +138,14 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return []
     if group.kind == "contract":
         return [lower_contraction(group, step.stored, fusion.layouts, places)]
+    if group.kind == "attention":
+        return [lower_attention(group, step.stored, fusion.layouts, places)]
     if group.kind == "columns":
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.layouts, places)]
+    if group.kind == "scan":
+        return [lower_scan(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":
         return list(lower_scatter(group, fusion.layouts, places))
     node = group.node
@@ -160,19 +166,3 @@ def _prepare_loop(step: Step) -> tuple[Turn, Results]:
     buffers = [b for buffers in results.carries for b in buffers]
     step.stored += [*[b for b in buffers if b not in step.stored], results.scratch]
     return turn, results
-
-
-def structural_key(
-    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int] = frozenset()
-) -> Hashable:
-    """A key that is equal for equal graphs, in whatever order they were recorded."""
-    number: dict[Node, int] = {n: i for i, n in enumerate(inputs)}
-    key: list[Hashable] = [tuple([(n.shape, n.dtype.name) for n in inputs])]
-    for node in topological(outputs):
-        if node in number:
-            continue
-        number[node] = len(number)
-        same = node_key(node)
-        attrs = same[1:] if not node.inputs else same[2:]
-        key.append((node.op.name, tuple([number[i] for i in node.inputs]), attrs))
-    return tuple(key), tuple([number[o] for o in outputs]), donated

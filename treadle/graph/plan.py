@@ -14,6 +14,7 @@ from typing import Any
 from treadle.base.dtype import DType
 from treadle.base.shape import Shape
 from treadle.base.site import Site, describe
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import Kernel, Param
 from treadle.ir.node import Node
@@ -27,12 +28,12 @@ class Launch:
     """One run of a kernel.
 
     `buffers` are in the order of `params`. `tasks` is the extent of the outermost
-    parallel loop: 1 where there is none, 0 for a contraction, whose generator decides. `flop` and
+    parallel loop: 1 where there is none, 0 where the generator decides (no loop nest). `flop` and
     `bytes` are what the launch computes and moves at least. Fault code `c` of the kernel means
     `faults[c - 1]`: a message, and the line that asked for the check.
     """
 
-    kernel: Kernel | Contraction
+    kernel: Kernel | Contraction | Attention
     buffers: tuple[Place, ...]
     sizes: tuple[int, ...]
     tasks: int
@@ -44,9 +45,9 @@ class Launch:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        """The kernel's parameters; a contraction's workspace is for the runtime to place."""
+        """The kernel's parameters; a workspace is for the runtime to place."""
         params = self.kernel.params
-        return params[:-1] if isinstance(self.kernel, Contraction) else params
+        return params if isinstance(self.kernel, Kernel) else params[:-1]
 
 
 @dataclass(slots=True, eq=False)

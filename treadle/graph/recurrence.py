@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed
 from treadle.graph.anchors import Strip
 from treadle.graph.plan import Place, Plan, Repeat, Step, moved
 from treadle.ir.node import Node, topological
@@ -289,7 +290,7 @@ def lower(
         inner = [pair for pairs in turns for pair in pairs]
         parts = tuple([s for s, _ in inner]), tuple([a for _, a in inner])
         steps.append(Repeat(*parts, length // period))
-    if length % period:
+    if period > 1 and fixed(length % period):
         steps += [step for step, _ in memory.at(turn.plan, length - 1, period)]
     return steps
 
@@ -333,7 +334,7 @@ class _Memory:
         """A carry after so many turns."""
         buffers = self.results.carries[k]
         if len(buffers) == 2:
-            return self._place(buffers[(self.length - turns) % 2], 0)
+            return self._place(buffers[fixed((self.length - turns) % 2)], 0)
         row = self.length - turns if self.reverse else turns
         return self._place(buffers[0], row * _bytes(buffers[0], 1))
 

@@ -18,7 +18,7 @@ class Step:
 
     __slots__ = ("group", "loads", "reads", "roots", "stored", "values")
 
-    def __init__(self, group: Group, stored: list[Node], reads: set[Node]) -> None:
+    def __init__(self, group: Group, stored: list[Node], reads: dict[Node, None]) -> None:
         self.group = group
         self.stored = stored
         self.roots: list[Root] = []
@@ -43,26 +43,27 @@ def steps_of(fusion: Fusion) -> list[Step]:
     return steps
 
 
-def _outside_reads(group: Group, fusion: Fusion) -> set[Node]:
-    """What a group reads from memory."""
-    out: set[Node] = set()
+def _outside_reads(group: Group, fusion: Fusion) -> dict[Node, None]:
+    """What a group reads from memory, in a fixed order."""
+    out: list[Node] = []
     if group.operands is not None:
-        out |= {group.operands.left.base, group.operands.right.base}
+        out += [group.operands.left.base, group.operands.right.base]
+    out += [x.view.base for x in group.strided.values()]
     if group.kind == "host":
         assert group.node is not None
-        out |= set(group.node.inputs)
+        out += group.node.inputs
     if group.kind == "recurrence":
         assert group.node is not None
-        out |= {s.base for s in fusion.found.strips[group.node]}
+        out += [s.base for s in fusion.found.strips[group.node]]
     for v in ordered([*group.members.values(), *group.elements]):
         if isinstance(v.body, Read):
-            out.add(v.body.node)
-    return out
+            out.append(v.body.node)
+    return dict.fromkeys(out)
 
 
 def _describe(step: Step, layouts: Mapping[Node, Layout]) -> None:
     group = step.group
-    if group.kind in ("host", "scatter", "border", "recurrence"):
+    if group.kind in ("attention", "host", "scatter", "border", "recurrence"):
         return
     step.roots = roots_of(group, step.stored, layouts)
     step.values = ordered([r.value for r in step.roots])
@@ -79,7 +80,7 @@ def in_place(step: Step, root: Root, node: Node) -> bool:
         return False
     if group.operands is not None:
         return node not in (group.operands.left.base, group.operands.right.base)
-    if group.kind == "columns" or not group.cols:
+    if group.kind in ("columns", "scan") or not group.cols:
         return True
     full = any(root.address.mask & t.mask for t in group.cols)
     return not full or not any(v.kind == "reduce" for v in step.values)

@@ -30,7 +30,7 @@ class Operand:
     unit: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Contraction:
     """One contraction pattern; extents and strides are run-time sizes of the launch.
 

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Final
 
 from treadle.base import dtype as dt
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction, Operand
 from treadle.ir.loop import (
     Accumulate,
@@ -48,12 +49,12 @@ _INFIX: Final = {
 }  # fmt: skip
 
 
-def show(pattern: Kernel | Contraction) -> str:
-    """A kernel or contraction as indented text, under its own names."""
+def show(pattern: Kernel | Contraction | Attention) -> str:
+    """A pattern as indented text, under its own names."""
     return _Text(False).pattern(pattern)
 
 
-def canonical(pattern: Kernel | Contraction) -> str:
+def canonical(pattern: Kernel | Contraction | Attention) -> str:
     """Text that two kernels share if and only if they are the same but for names."""
     if not pattern.text:
         pattern.text = _Text(True).pattern(pattern)
@@ -82,9 +83,11 @@ class _Text:
         self.count = 0
         self.shared: dict[int, str] = {}
 
-    def pattern(self, pattern: Kernel | Contraction) -> str:
+    def pattern(self, pattern: Kernel | Contraction | Attention) -> str:
         if isinstance(pattern, Contraction):
             self._contraction(pattern)
+        elif isinstance(pattern, Attention):
+            self.lines.append(pattern.text())
         else:
             self._kernel(pattern)
         return "\n".join(self.lines) + "\n"

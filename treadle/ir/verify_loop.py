@@ -43,10 +43,10 @@ UNARY: Final = frozenset(
 BINARY: Final = frozenset(
     {
         "add", "sub", "mul", "div", "floordiv", "mod", "rem", "pow", "max", "min", "atan2",
-        "and", "or", "xor", "shl", "shr", "lt", "le", "gt", "ge", "eq", "ne",
+        "logaddexp", "and", "or", "xor", "shl", "shr", "lt", "le", "gt", "ge", "eq", "ne",
     }
 )  # fmt: skip
-ACCUMULATE: Final = frozenset({"add", "mul", "max", "min", "and", "or"})
+ACCUMULATE: Final = frozenset({"add", "mul", "max", "min", "logaddexp", "and", "or"})
 KINDS: Final = frozenset({"serial", "parallel", "vector", "unroll", "grid", "block"})
 SPACES: Final = frozenset({"register", "stack", "scratch"})
 MODES: Final = frozenset({"in", "out", "inout"})

@@ -1,6 +1,7 @@
 """The op table: importing this room fills `TABLE` with every primitive."""
 
 from treadle.ops import (
+    attention,
     contract,
     gather,
     lapack,
@@ -20,6 +21,7 @@ __all__ = [
     "INPUT",
     "TABLE",
     "Op",
+    "attention",
     "contract",
     "gather",
     "input_node",

@@ -43,28 +43,6 @@ ARGSORT: Final = Op(
 )  # fmt: skip
 
 
-def _cumulative_ref(x: Any, axis: int, largest: bool) -> Any:
-    values = np.moveaxis(comparable(x), axis, 0)
-    best = values.copy()
-    where = np.zeros(values.shape, np.int64)
-    for i in range(1, len(values)):
-        last, now = best[i - 1], values[i]
-        better = (now >= last) if largest else (now <= last)
-        if values.dtype.kind == "f":
-            better = (better | np.isnan(now)) & ~(np.isnan(last) & ~np.isnan(now))
-        best[i] = np.where(better, now, last)
-        where[i] = np.where(better, i, where[i - 1])
-    return np.moveaxis(where, 0, axis)
-
-
-CUMULATIVE: Final = Op(
-    name="cumulative_extremum", kind="host", attr_names=("axis", "largest"), infer=_same_shape,
-    vjp=NO_GRADIENT, lower=no_lowering, ref=_cumulative_ref,
-    samples=(Sample((Arg((3, 5)),), (1, True)), Sample((Arg((3, 5)),), (0, False))),
-    doc="the position of the last largest (smallest) element up to each along an axis",
-)  # fmt: skip
-
-
 def _search_infer(edges: Any, x: Any, right: bool) -> tuple[Shape, DType]:
     if len(edges.shape) > 1 and edges.shape[:-1] != x.shape[:-1]:
         raise ShapeError(

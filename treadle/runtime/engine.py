@@ -16,12 +16,16 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.base.site import describe
 from treadle.codegen.compile import bind
-from treadle.codegen.contract import schedule
+from treadle.codegen.contract import Schedule
+from treadle.codegen.schedules import schedule_of
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
-from treadle.graph.build import build, structural_key
 from treadle.graph.plan import HostCall, Launch, Plan, Repeat, Step, launches_of, steps_in, unrolled
+from treadle.graph.structure import structure
+from treadle.graph.template import Family
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
+from treadle.ir.loop import Kernel
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
@@ -233,11 +237,11 @@ class _Binder:
         places = [number for place in step.buffers for number in place]
         moves = [m for a in advance or () for m in (0, a)]
         address = self._addresses[step]
-        if not isinstance(step.kernel, Contraction):
+        if isinstance(step.kernel, Kernel):
             self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
             params = (*places, *step.sizes)
             return [program.Launch(address, params, step.tasks, _grain(step), moves)]
-        cut = schedule(step.kernel, step.sizes, self._target, _processors())
+        cut = _schedule(address, step.kernel, step.sizes)
         self.scratch = max(self.scratch, cut.scratch)
         self.workspace = max(self.workspace, cut.workspace)
         places += self._behind
@@ -245,6 +249,20 @@ class _Binder:
             program.Launch(address, (*places, *part.sizes), part.tasks, part.grain, moves)
             for part in cut.steps
         ]
+
+
+_schedules: Final[dict[tuple[int, tuple[int, ...]], Schedule]] = {}
+_SCHEDULES_AT_MOST: Final = 1 << 14
+
+
+def _schedule(address: int, kernel: Contraction | Attention, sizes: tuple[int, ...]) -> Schedule:
+    """How a launch is cut, which layers of one shape have in common."""
+    found = _schedules.get((address, sizes))
+    if found is None:
+        if len(_schedules) >= _SCHEDULES_AT_MOST:
+            _schedules.clear()
+        found = _schedules[address, sizes] = schedule_of(kernel, sizes, host(), _processors())
+    return found
 
 
 def _aligned(nbytes: int) -> int:
@@ -296,13 +314,18 @@ def prepare(
         donated: inputs whose memory may be written to.
         numbers: inputs that are Python numbers.
     """
-    key = (structural_key(outputs, inputs, donated), tuple(numbers))
-    bound = _bound.get(key)
+    key, sizes = structure(outputs, inputs, donated)
+    exact = (key, sizes, tuple(numbers))
+    bound = _bound.get(exact)
     if bound is None:
         if len(_bound) >= _PLANS_AT_MOST:
             _bound.clear()
-        bound = _bound[key] = Bound(build(outputs, inputs, donated), inputs, numbers)
+            _families.clear()
+        family = _families.setdefault(key, Family())
+        plan = family.plan(sizes, outputs, inputs, donated)
+        bound = _bound[exact] = Bound(plan, inputs, numbers)
     return bound
 
 
 _bound: Final[dict[Any, Bound]] = {}
+_families: Final[dict[Any, Family]] = {}

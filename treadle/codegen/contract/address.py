@@ -22,7 +22,7 @@ class Addresses:
 
     def __init__(self, module: Any, target: Target, name: str, layout: Layout) -> None:
         self.layout = layout
-        self.series = _render_series(module, target, f"{name}.series")
+        self.series = render_series(module, target, f"{name}.series")
         self._fill = _render_fill(module, target, f"{name}.fill", self.series)
 
     def extent(self, flow: Flow, params: Any, kind: int) -> Value:
@@ -120,7 +120,7 @@ def _offset(f: Flow, index: Value, extents: Any, strides: Any, rank: Value) -> V
     return total.get() + rest.get() * f.word(strides)
 
 
-def _render_series(module: Any, target: Target, name: str) -> Any:
+def render_series(module: Any, target: Target, name: str) -> Any:
     """`series(at, count, first, stride)`: writes `first`, `first + stride`, ... to a table, four
     at a time, so that up to three entries behind it are overwritten."""
     made, f, (at, count, first, stride) = function(module, target, name, "piii")

@@ -85,7 +85,7 @@ class Flow(Emit):
         return slot
 
     @contextmanager
-    def loop(self, start: Value | int, stop: Value, step: int = 1) -> Iterator[Value]:
+    def loop(self, start: Value | int, stop: Value, step: Value | int = 1) -> Iterator[Value]:
         """A loop over `start, start + step, ...` below `stop`."""
         b = self.builder
         before = b.block
