@@ -115,7 +115,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         for i in node.inputs:
             if not users[i] or users[i][-1] is not node:
                 users[i].append(node)
-    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {}, {})
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {}, {}, {})
     for node in order:
         kind = node.op.kind
         if kind == "contract":

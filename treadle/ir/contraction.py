@@ -8,7 +8,7 @@ convolution is a contraction whose A strides overlap (windows over a padded, cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from treadle.base.dtype import DType
@@ -41,8 +41,7 @@ class Contraction:
     Buffers of the launch, in order: A, B, extras, outputs, and a workspace that holds packed
     panels and partial sums between the steps of a schedule. Sizes, in order: the extents (b dims,
     m dims, n dims, k dims), then for A, B, each extra and each output its strides in elements
-    along all of those dimensions in the same order (0 where it does not vary). `text` is for
-    `show.canonical`, which writes it once.
+    along all of those dimensions in the same order (0 where it does not vary).
 
     `winograd` promises that it is a convolution of a 3 x 3 window and may be computed by way of
     transformed tiles of 2 x 2 pixels:
@@ -66,7 +65,6 @@ class Contraction:
     accumulator: DType
     outputs: tuple[Expr, ...]
     winograd: str = ""
-    text: str = field(default="", init=False, repr=False)
 
     @property
     def params(self) -> tuple[Param, ...]:

@@ -246,13 +246,9 @@ class Param:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Kernel:
-    """One loop nest with its parameters: what is rendered, cached and launched.
-
-    `text` is for `show.canonical`, which writes it once.
-    """
+    """One loop nest with its parameters: what is rendered, cached and launched."""
 
     name: str
     params: tuple[Param, ...]
     sizes: int
     body: Stmt
-    text: str = field(default="", init=False, repr=False)
