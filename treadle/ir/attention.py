@@ -34,7 +34,7 @@ class Matrix:
     unit: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Attention:
     """One attention pattern; extents and strides are run-time sizes of the launch.
 
