@@ -148,6 +148,21 @@ def gamma(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
     return run(torch, lambda: torch.lgamma(x["line"][:1_000_000]))
 
 
+def attention(causal: bool) -> Case:
+    """8 heads of 1024 tokens and 64 features, forward and backward."""
+
+    def case(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+        q, k, v = (x[name].clone().requires_grad_() for name in ("queries", "keys", "values"))
+        attend = torch.nn.functional.scaled_dot_product_attention
+
+        def both() -> Any:
+            return torch.autograd.grad(attend(q, k, v, is_causal=causal), (q, k, v), x["values"])
+
+        return run(torch, both)
+
+    return case
+
+
 LINE, ROWS, SQUARE = 4e7, 4.0 * 4096 * 1024, 4.0 * 4096**2
 CASES: dict[str, tuple[Case, float]] = {
     "copy 10^7": (copy, 2 * LINE),
@@ -165,6 +180,8 @@ CASES: dict[str, tuple[Case, float]] = {
     "AdamW step 10^7": (adamw, 7 * LINE),
     "conv2d forward (32,64,56,56) by 3x3": (convolution, 0),
     "conv2d backward (32,64,56,56) by 3x3": (convolution_backward, 0),
+    "attention forward+backward 8x1024x64": (attention(False), 0),
+    "causal attention forward+backward 8x1024x64": (attention(True), 0),
     "sort 10^6": (order, 0), "topk 10 of 4096x1024": (best, 0), "lgamma 10^6": (gamma, 0),
 }  # fmt: skip
 """By name: how it is made, and the bytes that it must move, or 0 where memory is not its limit."""
@@ -198,6 +215,7 @@ def arrays() -> dict[str, Any]:
     shapes = {
         "line": (10_000_000,), "other": (10_000_000,), "rows": (4096, 1024), "grad": (4096, 1024),
         "weight": (1024,), "bias": (1024,), "square": (4096, 4096),
+        "queries": (1, 8, 1024, 64), "keys": (1, 8, 1024, 64), "values": (1, 8, 1024, 64),
         "images": (32, 64, 56, 56), "filters": (64, 64, 3, 3),
     }  # fmt: skip
     made = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}

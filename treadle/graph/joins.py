@@ -1,75 +1,84 @@
-"""Arrays one after another: each part is computed by itself, straight into its place.
+"""Sums of slices laid out in zeros become joins: what cutting a value apart has as its gradient.
 
-Element by element, a join asks of every element which part it is in. That is what is wanted of
-few or short parts, and where the reader goes on computing; long parts that are to be stored are
-a kernel each, without questions.
+A sum over everything, zeros included, is only the same up to the sign of zeros, and much more
+work: every part is then read at every element.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Sequence
 
-from treadle.base import shape as sh
-from treadle.graph.emit import Emitter, label_of
-from treadle.graph.group import Group
-from treadle.graph.index import Space
-from treadle.graph.layout import Layout
-from treadle.graph.loop_order import loop_order
-from treadle.graph.loops import pointwise
-from treadle.graph.nest import Nest
-from treadle.graph.plan import Launch, Place
-from treadle.graph.pull import Pull
-from treadle.graph.values import Root, annotate, dims_of, merge, ordered, roots_of
-from treadle.ir.node import Node
+from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
+from treadle.ops.pointwise import ADD
+from treadle.ops.table import make
+from treadle.ops.view import UNSLICE
 
 
-def join_group(
-    number: int,
-    node: Node,
-    leaves: Set[Node],
-    layouts: Mapping[Node, Layout],
-    unrolled: Set[Node],
-) -> Group:
-    """The group of a join: one of `parts` for each input, at its place in the result."""
-    pull = Pull(Space(), leaves, layouts, unrolled)
-    space = pull.space
-    group = Group(number, "join", pull, [], node=node)
-    (axis,) = node.attrs
-    start = 0
-    for x in node.inputs:
-        if sh.count(x.shape):
-            index = [space.var(n) for n in x.shape]
-            place = list(index)
-            place[axis] = space.add(index[axis], space.const(start))
-            group.parts.append(pull.renamed(node, tuple(place), x, tuple(index)))
-        start += x.shape[axis]
-    group.elements = group.parts
-    pull.members[node] = group.parts[0]
-    pull.keep()
-    return group
+def join_slices(outputs: Sequence[Node]) -> list[Node]:
+    """The same outputs with sums of slices that lie side by side as joins of them."""
+    order = topological(outputs)
+    if not any(n.op is ADD and any(i.op in (UNSLICE, ADD) for i in n.inputs) for n in order):
+        return list(outputs)
+    inner = _inner_sums(order, outputs)
+    new: dict[Node, Node] = {}
+    for node in order:
+        built = node.with_inputs(tuple([new[i] for i in node.inputs]))
+        if node.op is ADD and node not in inner:
+            built = _joined(_terms(built, node, inner)) or built
+        new[node] = built
+    return [new[o] for o in outputs]
 
 
-def lower_join(
-    group: Group,
-    stored: Iterable[Node],
-    layouts: Mapping[Node, Layout],
-    places: Mapping[Node, Place],
-) -> list[Launch]:
-    """One launch a part."""
-    return [_part(group, root, places) for root in roots_of(group, stored, layouts)]
+def _inner_sums(order: Sequence[Node], outputs: Sequence[Node]) -> set[Node]:
+    """The sums that are terms of one other sum and nothing else."""
+    uses: dict[Node, int] = dict.fromkeys(outputs, 2)
+    summed: set[Node] = set()
+    for node in order:
+        for i in node.inputs:
+            uses[i] = uses.get(i, 0) + 1
+            if node.op is ADD and i.op is ADD and i.shape == node.shape:
+                summed.add(i)
+    return {node for node in summed if uses[node] == 1}
 
 
-def _part(group: Group, root: Root, places: Mapping[Node, Place]) -> Launch:
-    order = ordered([root.value])
-    indices = [*annotate(group, order), root.address]
-    own = [t for a in root.value.index for t, _ in a.terms]
-    dims = merge(dims_of(loop_order(own, order, True), group), indices)
-    emitter = Emitter(places)
-    nest = Nest(emitter)
-    work = sum([v.node.op.cost if v.kind == "expr" else 1 for v in order])
-    count = sh.count([d.extent for d in dims])
-    pointwise(nest, [root], order, dims, work)
-    # What is noted for the result is the whole of it.
-    emitter.bytes -= (sh.count(root.node.shape) - count) * root.node.dtype.itemsize
-    flop = count * sum([v.kind == "expr" for v in order])
-    return emitter.launch("pointwise", nest.finish(), nest.tasks, label_of(order), order, flop)
+def _terms(built: Node, node: Node, inner: set[Node]) -> list[Node]:
+    """What a sum adds up, from first to last, as it is built now."""
+    out: list[Node] = []
+    stack = [(built, node)]
+    while stack:
+        now, before = stack.pop()
+        if before is node or before in inner:
+            stack += list(zip(now.inputs, before.inputs, strict=True))[::-1]
+        else:
+            out.append(now)
+    return out
+
+
+def _joined(terms: Sequence[Node]) -> Node | None:
+    """The join of slices that fill one axis without overlap, plus at most one other term."""
+    slices = [t for t in terms if t.op is UNSLICE]
+    others = [t for t in terms if t.op is not UNSLICE]
+    if len(slices) < 2 or len(others) > 1 or any(t.shape != slices[0].shape for t in terms):
+        return None
+    shape = slices[0].shape
+    source = slices[0].inputs[0].shape
+    axes = [d for d, (n, m) in enumerate(zip(source, shape, strict=True)) if n != m]
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    at = 0
+    parts: list[Node] = []
+    for term in sorted(slices, key=lambda t: t.attrs[1][axis]):
+        part, (_, starts, steps) = term.inputs[0], term.attrs
+        rest = all(
+            n == m for d, (n, m) in enumerate(zip(part.shape, shape, strict=True)) if d != axis
+        )
+        if starts[axis] != at or not rest or any(s != 1 for s in steps):
+            return None
+        at += part.shape[axis]
+        parts += part.inputs if part.op is JOIN and part.attrs == (axis,) else [part]
+    if at != shape[axis]:
+        return None
+    whole = make(JOIN, tuple(parts), (axis,))
+    return make(ADD, (others[0], whole)) if others else whole
