@@ -31,7 +31,7 @@ from treadle.graph.values import (
     ordered,
     roots_of,
 )
-from treadle.ir.loop import Accumulate, Alloc, Cast, Const, Expr, Load, Store
+from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
 from treadle.ops.reduce import combine_of
 
@@ -40,6 +40,10 @@ BLOCK = 1024
 a page of memory, so that the prefetcher gets going."""
 NARROW = 256
 """Columns of a task where wide blocks would be too few."""
+TOGETHER = 4
+"""Rows that are added up at once."""
+SIMPLE = 12
+"""Values of an element up to which that is worth the longer code."""
 ENOUGH = 16
 """Tasks that keep the machine busy."""
 
@@ -135,15 +139,64 @@ class _Columns:
 
     def _accumulate(self, elements: list[Value], bound: set[Value], level: int) -> None:
         nest = self.nest
-        for d in self.cols:
+        *outer, last = self.cols
+        for d in outer:
             nest.loop(d, "serial", piece_of(nest, self.group, d) if d.piece else None)
-        at = nest.loop(self.rows[-1], "vector")
+        start: Expr = Const(0)
+        stop: Expr = nest.emitter.size(last.extent)
+        if last.piece:
+            start, stop = piece_of(nest, self.group, last)
+        # What belongs to a row as a whole is made once a row, not once for every few columns.
+        alike = any(not v.mask & self.rows[-1].mask for v in elements)
+        together = 1 if alike or len(elements) > SIMPLE else TOGETHER
+        inside = len(nest.levels) - 1
+        if together > 1:
+            groups = nest.bind("g", Binary("floordiv", stop, Const(together)))
+            self._some_rows(elements, bound, (start, groups), together, inside)
+            done = nest.bind("d", Binary("mul", groups, Const(together)))
+            start = nest.bind("s", Binary("add", start, done))
+            stop = nest.bind("n", Binary("sub", stop, done))
+        self._some_rows(elements, bound, (start, stop), 1, inside)
+        nest.close(level)
+
+    def _some_rows(
+        self,
+        elements: list[Value],
+        bound: set[Value],
+        rows: tuple[Expr, Expr],
+        together: int,
+        level: int,
+    ) -> None:
+        """Rows from the first on, in so many groups of `together`: a sum is loaded and stored once
+        for all rows of a group."""
+        nest, emitter = self.nest, self.nest.emitter
+        sums = {v: self.registers[v] for v in self.sums}
+        if together == 1:
+            nest.loop(self.cols[-1], "serial", rows)
+            at: Expr = nest.loop(self.rows[-1], "vector")
+            place = at
+        else:
+            turn = nest.turns(rows[1])
+            at, place = nest.loop(self.rows[-1], "vector"), Const(0)
+            for v in self.sums:
+                name, kind = emitter.fresh("a"), accumulator_dtype(v.dtype)
+                nest.inner.append(Alloc(name, kind, Const(1), "register"))
+                nest.inner.append(Store(name, place, Load(sums[v], at, kind)))
+                sums[v] = name
+            columns = len(nest.levels) - 1
+            first = Binary("add", rows[0], Binary("mul", turn, Const(together)))
+            nest.unroll(self.cols[-1], first, together)
         for v in elements:
             if v in bound:
                 nest.place(v)
         for v in self.sums:
-            value = widened(nest.emitter.value(v.args[0]), v)
-            nest.inner.append(Accumulate(self.registers[v], at, combine_of(v.node), value))
+            value = widened(emitter.value(v.args[0]), v)
+            nest.inner.append(Accumulate(sums[v], place, combine_of(v.node), value))
+        if together > 1:
+            nest.close(columns)
+            for v in self.sums:
+                total = Load(sums[v], place, accumulator_dtype(v.dtype))
+                nest.inner.append(Store(self.registers[v], at, total))
         nest.close(level)
         for v in elements:
             v.name = ""

@@ -9,7 +9,7 @@ from treadle.base.symbolic import derived
 from treadle.graph.emit import Emitter
 from treadle.graph.pull import Value
 from treadle.graph.values import Dim
-from treadle.ir.loop import Binary, Block, Expr, For, Let, Stmt, Var
+from treadle.ir.loop import Binary, Block, Const, Expr, For, Let, Stmt, Var
 
 TASK = 16384
 """Work of a task, in additions: enough to be worth handing out, little enough to balance."""
@@ -117,6 +117,20 @@ class Nest:
             parts = [Var(name)]
         self._realise(dim, parts, level)
         return Var(var)
+
+    def turns(self, stop: Expr) -> Var:
+        """A serial loop that goes along no dimension by itself."""
+        var = self.emitter.fresh("i")
+        self._open(var, stop, "serial")
+        return Var(var)
+
+    def unroll(self, dim: Dim, start: Expr, count: int) -> None:
+        """A few positions of a dimension, written out."""
+        var, name = self.emitter.fresh("i"), self.emitter.fresh("r")
+        self._open(var, Const(count), "unroll")
+        level = len(self.levels) - 1
+        self.levels[level].append(Let(name, Binary("add", start, Var(var))))
+        self._realise(dim, [Var(name)], level)
 
     def base(self, dim: Dim) -> tuple[Expr, Expr]:
         """Where a task's part of a dimension begins, and how long it is."""
