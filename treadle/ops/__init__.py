@@ -2,6 +2,7 @@
 
 from treadle.ops import (
     contract,
+    ctc,
     gather,
     lapack,
     order,
@@ -20,6 +21,7 @@ __all__ = [
     "TABLE",
     "Op",
     "contract",
+    "ctc",
     "gather",
     "input_node",
     "lapack",
