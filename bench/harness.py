@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import time
@@ -118,6 +119,14 @@ def torch_or_none(threads: int | None = None) -> Any:
         return None
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     return torch
+
+
+def compiled_or_none(torch: Any, model: Any) -> Any:
+    """`torch.compile(model)`, or `None` without the C++ compiler that it needs."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        print("torch.compile needs a C++ compiler: install g++ for the comparison")
+        return None
+    return torch.compile(model)
 
 
 def jax_or_none() -> Any:

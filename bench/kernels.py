@@ -82,11 +82,45 @@ def cumsum_down(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
     return run(torch, lambda: x["rows"].cumsum(0))
 
 
+def convolution(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """3 by 3 over 32 images of 64 channels of 56 by 56."""
+    conv2d = torch.nn.functional.conv2d
+    return run(torch, lambda: conv2d(x["images"], x["filters"], padding=1))
+
+
+def convolution_backward(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """The gradients by the image and by the filters, the result of the convolution ready."""
+    images, filters = (x[name].clone().requires_grad_() for name in ("images", "filters"))
+    out = torch.nn.functional.conv2d(images, filters, padding=1)
+    return run(
+        torch, lambda: torch.autograd.grad(out, (images, filters), x["images"], retain_graph=True)
+    )
+
+
+def attention(causal: bool) -> Case:
+    """8 heads of 1024 tokens and 64 features, forward and backward."""
+
+    def case(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+        q, k, v = (x[name].clone().requires_grad_() for name in ("queries", "keys", "values"))
+        attend = torch.nn.functional.scaled_dot_product_attention
+
+        def both() -> Any:
+            return torch.autograd.grad(attend(q, k, v, is_causal=causal), (q, k, v), x["values"])
+
+        return run(torch, both)
+
+    return case
+
+
 CASES: dict[str, Case] = {
     "copy 10^7": copy, "add 10^7": add, "gelu(x*a+b) 10^7": gelu,
     "softmax 4096x1024": softmax, "layer_norm forward+backward 4096x1024": layer_norm,
     "sum over axis 0 of 4096x4096": sum_down, "sum over axis 1 of 4096x4096": sum_along,
+    "conv2d forward (32,64,56,56) by 3x3": convolution,
+    "conv2d backward (32,64,56,56) by 3x3": convolution_backward,
     "cumsum along rows 4096x1024": cumsum_along, "cumsum down columns 4096x1024": cumsum_down,
+    "attention forward+backward 8x1024x64": attention(False),
+    "causal attention forward+backward 8x1024x64": attention(True),
 }  # fmt: skip
 
 
@@ -96,6 +130,8 @@ def arrays() -> dict[str, Any]:
     shapes = {
         "line": (10_000_000,), "other": (10_000_000,), "rows": (4096, 1024), "grad": (4096, 1024),
         "weight": (1024,), "bias": (1024,), "square": (4096, 4096),
+        "queries": (1, 8, 1024, 64), "keys": (1, 8, 1024, 64), "values": (1, 8, 1024, 64),
+        "images": (32, 64, 56, 56), "filters": (64, 64, 3, 3),
     }  # fmt: skip
     return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 

@@ -1,4 +1,4 @@
-"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle and PyTorch eager.
+"""Training steps and inference of ResNet-18, GPT and an LSTM: treadle, PyTorch, torch.compile.
 
 `python bench/models.py` times all; with names it times those. `--profile` shows where a step's
 time goes instead, `--first` how long the first step of a fresh process takes.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from harness import alone, compare, report, torch_or_none
+from harness import alone, compare, compiled_or_none, report, torch_or_none
 
 Run = Callable[[], Any]
 
@@ -86,10 +86,13 @@ def lstm(library: Any, model: Any) -> Workload:
 
 
 def our_resnet() -> Any:
-    """ResNet-18."""
+    """ResNet-18 with the stem for small images: 3 x 3 by single pixels, no pooling."""
     import treadle
 
-    return treadle.vision.models.resnet18()
+    model = treadle.vision.models.resnet18()
+    model.conv1 = treadle.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = treadle.nn.Identity()
+    return model
 
 
 def our_gpt() -> Any:
@@ -108,7 +111,7 @@ def our_lstm() -> Any:
 
 
 def their_resnet(torch: Any) -> Any:
-    """ResNet-18, as torchvision builds it."""
+    """ResNet-18, as torchvision builds it but for the stem."""
     nn = torch.nn
 
     class Block(nn.Module):
@@ -131,9 +134,8 @@ def their_resnet(torch: Any) -> Any:
         blocks += [Block(widths[i], widths[i + 1], min(i + 1, 2))]
         blocks += [Block(widths[i + 1], widths[i + 1], 1)]
     return nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(512, 1000),
+        nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+        *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000),
     )  # fmt: skip
 
 
@@ -200,18 +202,30 @@ print(time.perf_counter() - start)
 """
 
 
-def time_case(case: Case, rounds: int) -> None:
-    """Prints and notes the medians of both libraries."""
+def sides_of(case: Case) -> dict[str, Workload]:
+    """The model in every library that is here, after a first step and inference of each."""
     import treadle
 
+    sides = {"treadle": case.make(treadle, case.ours())}
+    torch = torch_or_none()
+    if torch is not None:
+        sides["PyTorch eager"] = case.make(torch, case.theirs(torch))
+        compiled = compiled_or_none(torch, case.theirs(torch))
+        if compiled is not None:
+            sides["PyTorch compiled"] = case.make(torch, compiled)
+    for side in sides.values():
+        side.step()
+        side.infer()
+    return sides
+
+
+def time_case(case: Case, rounds: int) -> None:
+    """Prints and notes the medians of all libraries."""
+    sides = sides_of(case)
     with alone():
-        sides = {"treadle": case.make(treadle, case.ours())}
-        torch = torch_or_none()
-        if torch is not None:
-            sides["PyTorch eager"] = case.make(torch, case.theirs(torch))
         for what, bar in zip(("step", "infer"), case.bars, strict=True):
             runs = {name: getattr(side, what) for name, side in sides.items()}
-            seconds = compare(runs, rounds=rounds, warm=2, settle=0.02)
+            seconds = compare(runs, rounds=rounds, warm=1, settle=0.02)
             name = "one training step" if what == "step" else "inference"
             report(f"{case.title}, {name}", seconds, bar=bar)
 

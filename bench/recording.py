@@ -29,16 +29,16 @@ def beside_kernels(step: Callable[[], Any]) -> float:
     """The median seconds of a step outside of its native call."""
     from treadle.runtime.program import Program
 
-    native = Program.run
+    native = Program.enter
     inside = [0.0]
 
-    def timed(self: Any, addresses: list[int]) -> int:
+    def timed(self: Any, frame: int) -> int:
         start = time.perf_counter()
-        result = native(self, addresses)
+        result = native(self, frame)
         inside[0] += time.perf_counter() - start
         return result
 
-    Program.run = timed  # type: ignore[method-assign]
+    Program.enter = timed  # type: ignore[method-assign]
     times = []
     try:
         for _ in range(400):
@@ -47,7 +47,7 @@ def beside_kernels(step: Callable[[], Any]) -> float:
             step()
             times.append(time.perf_counter() - start - inside[0])
     finally:
-        Program.run = native  # type: ignore[method-assign]
+        Program.enter = native  # type: ignore[method-assign]
     return sorted(times)[len(times) // 2]
 
 

@@ -140,7 +140,7 @@ class Case:
 
 def check(code: Compiled, ends: Ends, extents: Sequence[int], seed: int) -> None:
     """Whole numbers make every order of summation exact: results must be equal."""
-    case = Case(code.contraction, extents, seed)
+    case = Case(code.pattern, extents, seed)
     expected = case.expected(ends)
     code.bind(case.sizes, case.buffers).run()
     for got, want in zip(case.outputs, expected, strict=True):

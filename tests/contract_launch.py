@@ -1,4 +1,4 @@
-"""Compiles a contraction and runs its schedule on NumPy arrays, as the runtime would."""
+"""Compiles a pattern with a schedule and runs it on NumPy arrays, as the runtime would."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from treadle.codegen.contract import Schedule, render_contraction, schedule
+from treadle.codegen.attention import render_attention
+from treadle.codegen.contract import Schedule, render_contraction
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
-from treadle.codegen.image import link
 from treadle.codegen.jit import compile_module, new_module
+from treadle.codegen.schedules import schedule_of
 from treadle.codegen.target import Target, host
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
 
 _KERNEL = ctypes.CFUNCTYPE(
@@ -52,27 +55,30 @@ def guarded(values: np.ndarray) -> np.ndarray:
 
 
 class Compiled:
-    """A contraction's code, and how long it took to make."""
+    """The code of a contraction or of attention, and how long it took to make."""
 
-    def __init__(self, contraction: Contraction, target: Target | None = None) -> None:
-        self.contraction = contraction
+    def __init__(self, pattern: Contraction | Attention, target: Target | None = None) -> None:
+        self.pattern = pattern
         self.target = target or host()
         start = time.perf_counter()
         module = new_module(self.target)
-        render_contraction(module, contraction, self.target, "kernel")
+        if isinstance(pattern, Attention):
+            render_attention(module, pattern, self.target, "kernel")
+        else:
+            render_contraction(module, pattern, self.target, "kernel")
         self.stages = compile_module(str(module), self.target)
-        image = link(self.stages.object)
+        image = linked(self.stages.object, self.target)
         self.seconds = time.perf_counter() - start
         self.code_bytes = len(image.code)
         self.function: Any = _KERNEL(place([image])[0] + image.symbols["kernel"])
 
     def bind(self, sizes: Sequence[int], buffers: Sequence[np.ndarray]) -> Bound:
-        """The launches for these sizes and arrays (A, B, extras, outputs)."""
-        return Bound(self, schedule(self.contraction, sizes, self.target), buffers)
+        """The launches for these sizes and arrays (operands, then outputs)."""
+        return Bound(self, schedule_of(self.pattern, sizes, self.target), buffers)
 
 
 class Bound:
-    """A contraction with its arrays."""
+    """A pattern with its arrays."""
 
     def __init__(self, code: Compiled, plan: Schedule, buffers: Sequence[np.ndarray]) -> None:
         self.code = code

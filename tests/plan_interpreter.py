@@ -1,4 +1,4 @@
-"""Runs a plan in plain Python: loop nests as generated scalar code, contractions with NumPy."""
+"""Runs a plan in plain Python: loop nests as generated scalar code, all else with NumPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.codegen.interp_attention import interpret_attention
+from treadle.graph.plan import HostCall, Launch, Plan, unrolled
 from treadle.ir.contraction import Contraction
 from treadle.ir.loop import (
     Accumulate,
@@ -150,7 +151,8 @@ def _poison(n: int, kind: Any) -> Any:
 def _namespace() -> dict[str, Any]:
     names: dict[str, Any] = {f"T_{d.name}": d.numpy.type for d in (*dt.ALL, dt.uint32)}
     return names | {
-        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"},
+        "binary": {n: _binary(n) for n in TABLE if TABLE[n].kind == "pointwise"}
+        | {"logaddexp": np.logaddexp},
         "unary": {n: op.ref for n, op in TABLE.items() if op.kind == "pointwise"},
         "select": lambda c, a, b: a if c else b,
         "cast": _cast, "inside": _inside, "poison": _poison, "check": _check,
@@ -229,7 +231,7 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
         return raw[: len(raw) // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
 
     with np.errstate(all="ignore"):
-        for step in plan.steps:
+        for step in unrolled(plan.steps):
             if isinstance(step, HostCall):
                 arrays = [at(p, d)[: math.prod(s)].reshape(s) for p, d, s in step.inputs]
                 place, dtype, shape = step.output
@@ -238,12 +240,15 @@ def run_plan(plan: Plan, arrays: list[Any]) -> list[Any]:
                 continue
             assert isinstance(step, Launch)
             params = step.params
-            if isinstance(step.kernel, Contraction):
+            if not isinstance(step.kernel, Kernel):
                 whole = [at((q[0], 0), p.dtype) for q, p in zip(step.buffers, params, strict=True)]
                 starts = [
                     q[1] // p.dtype.itemsize for q, p in zip(step.buffers, params, strict=True)
                 ]
-                run_contraction(step.kernel, step.sizes, whole, starts)
+                if isinstance(step.kernel, Contraction):
+                    run_contraction(step.kernel, step.sizes, whole, starts)
+                else:
+                    interpret_attention(step.kernel, whole, step.sizes, starts)
             else:
                 buffers = [at(q, p.dtype) for q, p in zip(step.buffers, params, strict=True)]
                 run_kernel(step.kernel, step.sizes, buffers)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kernels import call, elementwise, operand
 
 from treadle.base import dtype as dt
 from treadle.base.settings import settings
-from treadle.codegen import cache, compile
+from treadle.codegen import cache, compile, prune
 from treadle.codegen.image import Image
 from treadle.codegen.target import AVX2, PORTABLE, host
 from treadle.ir.loop import Binary, Const, Kernel
@@ -187,3 +188,16 @@ def test_native_code_from_text() -> None:
     first, again = compile.native(text), compile.native(text)
     assert first == again
     assert ctypes.CFUNCTYPE(ctypes.c_int64)(first["seven"])() == 7
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    day = 24 * 3600
+    now = time.time()
+    for i in range(10):
+        (tmp_path / str(i)).write_bytes(bytes(100))
+        os.utime(tmp_path / str(i), (now, now - (10 - i) * 2 * day))
+    prune.note_use(tmp_path / "0")
+    assert prune.prune(tmp_path, most=1000) == 0
+    assert prune.prune(tmp_path, most=800) == 400
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "5", "6", "7", "8", "9"]
+    prune.note_use(tmp_path / "gone")

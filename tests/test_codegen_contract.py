@@ -105,8 +105,8 @@ def test_empty_extents(empty: str) -> None:
     extents = [0 if kind == empty else 5 for kind in CLASSES]
     check(code, identity(f), extents, 0)
     if empty != "k":
-        case = Case(code.contraction, extents, 0)
-        assert schedule(code.contraction, case.sizes, host()).steps == ()
+        case = Case(code.pattern, extents, 0)
+        assert schedule(code.pattern, case.sizes, host()).steps == ()
 
 
 def _relu(x: Expr) -> Expr:
@@ -218,7 +218,7 @@ def test_cuts_change_no_bit(extents: tuple[int, ...], units: str) -> None:
     """However the tasks are cut, and on whatever thread: the same bits."""
     f = dt.float32
     code = Compiled(contraction((1, 1, 1, 1), (f, units[0]), (f, units[1]), f))
-    case = Case(code.contraction, extents, 0, whole=False)
+    case = Case(code.pattern, extents, 0, whole=False)
     bound = code.bind(case.sizes, case.buffers)
     bound.run()
     first = case.outputs[0].copy()

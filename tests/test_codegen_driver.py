@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from treadle.codegen.driver import ENTRIES, FIELDS, POOL_BYTES, driver_ir
+from treadle.codegen.driver import ENTRIES, driver_ir
+from treadle.codegen.pool_record import FIELDS, PLACED, POOL_BYTES
 
 llvm: Any = pytest.importorskip("llvmlite.binding")
 
@@ -40,5 +41,6 @@ def test_fields_are_aligned_and_apart() -> None:
     assert all(offset % 4 == 0 for offset in FIELDS.values())
     assert len(set(FIELDS.values())) == len(FIELDS)
     assert max(FIELDS.values()) + 8 <= POOL_BYTES
+    assert FIELDS["ids"] + 4 * PLACED <= POOL_BYTES
     # What every thread polls shares no pair of cache lines with what the workers write.
     assert FIELDS["left"] // 128 != FIELDS["done"] // 128

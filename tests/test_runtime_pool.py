@@ -96,6 +96,19 @@ def test_sleeping_workers_come_back() -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_woken_workers_may_run_wherever_they_could_before() -> None:
+    set_num_threads(4)
+    assert counts_right()
+    named = [t for t in threading.enumerate() if t.name.startswith("treadle-")]
+    before = [os.sched_getaffinity(t.native_id or 0) for t in named]
+    for _ in range(5):
+        time.sleep(0.02)
+        pool.wake()
+        assert counts_right(launches=1)
+    assert [os.sched_getaffinity(t.native_id or 0) for t in named] == before
+
+
 def test_python_threads_may_run_at_once() -> None:
     set_num_threads(3)
     outcomes: list[bool] = []

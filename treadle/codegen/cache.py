@@ -1,10 +1,11 @@
 """The object cache: images of compiled code on disk, shared by all processes.
 
-An entry is a file named by the SHA-256 of what it was made from: the canonical text, the target,
+An entry is a file named by the SHA-256 of what it was made from: the pattern's key, the target,
 and the sources of this package and the version of llvmlite. It carries its own key, length and
 checksum, and is written beside its place and moved there, so readers see all of it or nothing.
 Whatever is wrong with an entry, it counts as missing and is made anew; whatever is wrong with the
-folder, treadle goes on without it and says so once.
+folder, treadle goes on without it and says so once. What was used longest ago goes when it grows
+beyond half a gigabyte (`prune.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final
 
 from treadle.base.settings import settings
 from treadle.codegen.image import Image
+from treadle.codegen.prune import note_use, prune
 from treadle.codegen.target import Target
 
 _MAGIC: Final = b"TRDLOBJ1"
@@ -27,6 +29,7 @@ _HEADER: Final = struct.Struct("<8s32s32sQ")
 """Magic with the format's version, key, SHA-256 of the payload, length of the payload."""
 
 _warned: Final[set[str]] = set()
+_pruned: Final[list[int]] = []
 
 
 def key_of(text: str, target: Target) -> bytes:
@@ -36,13 +39,15 @@ def key_of(text: str, target: Target) -> bytes:
 
 def find(key: bytes) -> Image | None:
     """The image kept under a key, or `None` where there is no sound one."""
+    path = _path(key)
     try:
-        data = _path(key).read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         _warn(f"cannot read compiled kernels in {_folder()}: {error}")
         return None
+    note_use(path)
     return _unpack(data, key)
 
 
@@ -60,6 +65,9 @@ def keep(key: bytes, image: Image) -> None:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+        if not _pruned:
+            # Once for a process: it takes milliseconds where there are thousands of entries.
+            _pruned.append(prune(_folder()))
     except OSError as error:
         _warn(f"cannot keep compiled kernels in {_folder()}: {error}")
 

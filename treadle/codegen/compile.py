@@ -1,7 +1,7 @@
 """From patterns to addresses: what a plan asks of this room.
 
 A pattern is compiled once: its machine code serves every shape, is found again in memory by its
-canonical text, and in later processes on disk. Loading from disk needs no LLVM.
+key, and in later processes on disk. Loading from disk needs no LLVM.
 """
 
 from __future__ import annotations
@@ -12,27 +12,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from treadle.base.lazy import LazyModule
 from treadle.base.settings import settings
 from treadle.codegen import cache, jit
+from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import render_contraction
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
 from treadle.codegen.image import Image, link
 from treadle.codegen.render import render
 from treadle.codegen.target import Target, host
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
+from treadle.ir.key import pattern_key
 from treadle.ir.loop import Kernel
-from treadle.ir.show import canonical, show
+from treadle.ir.show import show
 from treadle.ir.verify_loop import verify
 
 futures: Any = LazyModule("concurrent.futures")
 
-Pattern = Kernel | Contraction
+Pattern = Kernel | Contraction | Attention
 
 _SYMBOL: Final = "kernel"
+_NOWHERE: Final = ("", 0)
 _lock: Final = threading.Lock()
 _placed: Final[dict[tuple[str, str], dict[str, int]]] = {}
+_bound: Final[WeakKeyDictionary[Pattern, tuple[str, int]]] = WeakKeyDictionary()
+"""The target and address of patterns bound before: plans of one structure share the objects."""
 
 
 @dataclass(slots=True)
@@ -49,22 +57,25 @@ counts: Final = Counts()
 def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]:
     """The address of each pattern's code, compiled or loaded where it is new to this process.
 
-    patterns: kernels and contractions; those with the same canonical text share one address.
+    patterns: kernels and contractions; those with the same key share one address.
     target:   what the code is for: this machine (default), since the addresses are to be called.
     Raises `CompileError` for a pattern that has no code, `VerifyError` under `TREADLE_CHECK=1`.
     """
     target = target or host()
-    texts = [canonical(p) for p in patterns]
-    with _lock:
-        missing = {
-            text: pattern
-            for text, pattern in zip(texts, patterns, strict=True)
-            if (target.name, text) not in _placed
-        }
-        images = _images(missing, target)
-        for text, symbols in zip(missing, _addresses(images), strict=True):
-            _placed[target.name, text] = symbols
-        return [_placed[target.name, text][_SYMBOL] for text in texts]
+    name = target.name
+    known = [_bound.get(p, _NOWHERE) for p in patterns]
+    texts = {
+        p: pattern_key(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
+    }
+    if texts:
+        with _lock:
+            missing = {text: p for p, text in texts.items() if (name, text) not in _placed}
+            images = _images(missing, target)
+            for text, symbols in zip(missing, _addresses(images), strict=True):
+                _placed[name, text] = symbols
+            _bound.update((p, (name, _placed[name, t][_SYMBOL])) for p, t in texts.items())
+        known = [_bound[p] for p in patterns]
+    return [address for _, address in known]
 
 
 def native(text: str, target: Target | None = None) -> dict[str, int]:
@@ -91,7 +102,7 @@ def stages(pattern: Pattern, target: Target | None = None) -> tuple[str, jit.Sta
 
 def image_of(pattern: Pattern, target: Target) -> Image:
     """A pattern's code for any target, to be written somewhere rather than run here."""
-    return link(_compile(pattern, target).object)
+    return linked(_compile(pattern, target).object, target)
 
 
 def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
@@ -106,7 +117,7 @@ def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
     for text, stages in zip(missing, made, strict=True):
         if settings.dump is not None:
             _dump(Path(settings.dump), keys[text], patterns[text], stages)
-        image = found[text] = link(stages.object)
+        image = found[text] = linked(stages.object, target)
         cache.keep(keys[text], image)
     return [image for image in found.values() if image is not None]
 
@@ -130,6 +141,8 @@ def _rendered(pattern: Pattern, target: Target) -> str:
     module = jit.new_module(target, pattern.name)
     if isinstance(pattern, Contraction):
         render_contraction(module, pattern, target, _SYMBOL)
+    elif isinstance(pattern, Attention):
+        render_attention(module, pattern, target, _SYMBOL)
     else:
         if settings.check:
             verify(pattern)

@@ -19,38 +19,9 @@ from __future__ import annotations
 
 from typing import Final
 
-# Offsets in the pool record. What different threads write lies on different pairs of cache lines.
-FIELDS: Final = {
-    # Set by `configure`, while no run is going on.
-    "threads": 0,
-    "scratch": 8,
-    "stride": 16,
-    "spins": 24,
-    # Set before the first run.
-    "yields": 32,
-    "syscall": 64,
-    "futex": 72,
-    "yield": 80,
-    "nap": 88,
-    "clock": 96,
-    "clock_id": 104,
-    # Sleeping and locking, int32.
-    "epoch": 128,
-    "asleep": 132,
-    "mutex": 192,
-    # The current launch.
-    "left": 256,
-    "chunks": 264,
-    "kernel": 272,
-    "params": 280,
-    "tasks": 288,
-    "grain": 296,
-    "slots": 304,
-    # Written by those who finish chunks.
-    "done": 384,
-    "fault": 392,
-}
-POOL_BYTES: Final = 512
+from treadle.codegen.driver_sleep import sleeping
+from treadle.codegen.pool_record import at
+
 LAUNCH_BYTES: Final = 40
 ENTRIES: Final = ("run", "run_timed", "enter", "worker", "wake", "configure")
 
@@ -87,7 +58,7 @@ def driver_ir(machine: str) -> str:
             declared,
             "declare i64 @llvm.smin.i64(i64, i64)",
             "declare i64 @llvm.smax.i64(i64, i64)",
-            _sleeping(),
+            sleeping(),
             _locking(pause),
             _configure(),
             _work(),
@@ -101,68 +72,12 @@ def driver_ir(machine: str) -> str:
     )
 
 
-def _at(*names: str) -> str:
-    """Address computations for fields of the pool record."""
-    return "\n".join(
-        f"  %{name}.p = getelementptr i8, ptr %pool, i64 {FIELDS[name]}" for name in names
-    )
-
-
-def _sleeping() -> str:
-    # Operations 128 and 129 are FUTEX_WAIT and FUTEX_WAKE on memory private to the process.
-    return f"""
-define internal void @sleep(ptr %pool, ptr %word, i32 %seen) nounwind {{
-{_at("syscall", "futex", "nap")}
-  %syscall = load ptr, ptr %syscall.p
-  %none = icmp eq ptr %syscall, null
-  br i1 %none, label %doze, label %wait
-wait:
-  %futex = load i64, ptr %futex.p
-  %r = call i64 (i64, ...) %syscall(i64 %futex, ptr %word, i64 128, i32 %seen, ptr null)
-  ret void
-doze:
-  %nap = load ptr, ptr %nap.p
-  %z = call i32 %nap(i32 200)
-  ret void
-}}
-
-define internal void @rouse(ptr %pool, ptr %word, i32 %count) nounwind {{
-{_at("syscall", "futex")}
-  %syscall = load ptr, ptr %syscall.p
-  %none = icmp eq ptr %syscall, null
-  br i1 %none, label %out, label %wake
-wake:
-  %futex = load i64, ptr %futex.p
-  %r = call i64 (i64, ...) %syscall(i64 %futex, ptr %word, i64 129, i32 %count)
-  br label %out
-out:
-  ret void
-}}
-
-define void @wake(ptr %pool) nounwind {{
-{_at("epoch", "asleep")}
-  fence seq_cst
-  %asleep = load atomic i32, ptr %asleep.p seq_cst, align 4
-  %any = icmp ne i32 %asleep, 0
-  br i1 %any, label %wake, label %out
-wake:
-  ; Reset first: later launches need not wake again those who are still on their way.
-  store atomic i32 0, ptr %asleep.p seq_cst, align 4
-  %e = atomicrmw add ptr %epoch.p, i32 1 seq_cst
-  call void @rouse(ptr %pool, ptr %epoch.p, i32 2147483647)
-  br label %out
-out:
-  ret void
-}}
-"""
-
-
 def _locking(pause: str) -> str:
     # 0 free, 1 taken, 2 taken and somebody may sleep on it.
     return f"""
 define internal void @lock(ptr %pool) nounwind {{
 entry:
-{_at("mutex")}
+{at("mutex")}
   %r = cmpxchg ptr %mutex.p, i32 0, i32 1 acquire monotonic
   %got = extractvalue {{i32, i1}} %r, 1
   br i1 %got, label %out, label %spin
@@ -192,7 +107,7 @@ out:
 }}
 
 define internal void @unlock(ptr %pool) nounwind {{
-{_at("mutex")}
+{at("mutex")}
   %old = atomicrmw xchg ptr %mutex.p, i32 0 release
   %waited = icmp eq i32 %old, 2
   br i1 %waited, label %wake, label %out
@@ -209,7 +124,7 @@ def _configure() -> str:
     # In one native call, so that no interrupt can leave the pool locked.
     return f"""
 define void @configure(ptr %pool, i64 %threads, ptr %scratch, i64 %stride, i64 %spins) nounwind {{
-{_at("threads", "scratch", "stride", "spins")}
+{at("threads", "scratch", "stride", "spins")}
   call void @lock(ptr %pool)
   store ptr %scratch, ptr %scratch.p
   store i64 %stride, ptr %stride.p
@@ -228,7 +143,7 @@ def _work() -> str:
 ; Runs chunks of the current launch until none is left; returns how many are accounted for.
 define internal i64 @work(ptr %pool, i64 %id) nounwind {{
 entry:
-{_at("left", "chunks", "kernel", "params", "tasks", "grain", "slots", "scratch", "stride", "fault")}
+{at("left", "chunks", "kernel", "params", "tasks", "grain", "slots", "scratch", "stride", "fault")}
   br label %claim
 claim:
   %mine = phi i64 [0, %entry], [%mine1, %ran]
@@ -277,8 +192,8 @@ def _share(pause: str) -> str:
 ; One launch on all threads; returns the fault code.
 define internal i64 @share(ptr %pool, ptr %kernel, ptr %params, i64 %tasks, i64 %grain) nounwind {{
 entry:
-{_at("left", "chunks", "kernel", "params", "tasks", "grain")}
-{_at("asleep", "done", "fault", "spins", "yield")}
+{at("left", "chunks", "kernel", "params", "tasks", "grain")}
+{at("asleep", "done", "fault", "spins", "yield")}
   %padded = add i64 %tasks, %grain
   %padded1 = sub i64 %padded, 1
   %chunks = udiv i64 %padded1, %grain
@@ -328,7 +243,7 @@ def _worker(pause: str) -> str:
     return f"""
 define void @worker(ptr %pool, i64 %id) nounwind {{
 entry:
-{_at("threads", "left", "done", "epoch", "asleep", "spins", "yields", "yield")}
+{at("threads", "left", "done", "epoch", "asleep", "spins", "yields", "yield")}
   br label %start
 start:
   %spins = load i64, ptr %spins.p
@@ -388,7 +303,7 @@ leave:
 def _clock() -> str:
     return f"""
 define internal void @stamp(ptr %pool, ptr %to) nounwind {{
-{_at("clock", "clock_id")}
+{at("clock", "clock_id")}
   %time = alloca {{i64, i64}}
   %clock = load ptr, ptr %clock.p
   %id = load i32, ptr %clock_id.p
@@ -448,7 +363,7 @@ def _run(timed: bool) -> str:
     return f"""
 define i64 @{name}(ptr %pool, ptr %launches, i64 %count, ptr %slots{extra}) nounwind {{
 entry:
-{_at("threads", "scratch", "slots", "fault", "asleep")}
+{at("threads", "scratch", "slots", "fault", "asleep")}
   call void @lock(ptr %pool)
   store ptr %slots, ptr %slots.p
   store atomic i64 0, ptr %fault.p monotonic, align 8

@@ -11,6 +11,7 @@ from treadle.base.dtype import DType
 from treadle.base.lazy import LazyModule
 
 _np: Any = LazyModule("numpy")
+_special: Any = LazyModule("scipy.special")
 
 
 def carried_type(dtype: DType) -> DType:
@@ -113,6 +114,10 @@ def _atan2(a: Any, b: Any) -> Any:
     return a.dtype.type(_np.arctan2(_np.float64(a), _np.float64(b)))
 
 
+def _logaddexp(a: Any, b: Any) -> Any:
+    return a.dtype.type(_np.logaddexp(_np.float64(a), _np.float64(b)))
+
+
 def _shl(a: Any, b: Any) -> Any:
     bits = a.dtype.itemsize * 8
     return _wrapped(int(a) << int(b), a.dtype) if 0 <= b < bits else a.dtype.type(0)
@@ -165,6 +170,10 @@ UNARY: Final[dict[str, Callable[[Any], Any]]] = {
     "tanh": _float(lambda x: _np.tanh(x)),
     "sigmoid": _float(_sigmoid),
     "erf": _float(_erf),
+    "erfc": _float(lambda x: math.erfc(x)),
+    "erfinv": _float(lambda x: _special.erfinv(x)),
+    "lgamma": _float(lambda x: _special.gammaln(x)),
+    "digamma": _float(lambda x: _special.digamma(x)),
     "floor": _whole("floor"),
     "ceil": _whole("ceil"),
     "round": _whole("rint"),
@@ -183,6 +192,7 @@ BINARY: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "rem": _remainder,
     "pow": _power,
     "atan2": _atan2,
+    "logaddexp": _logaddexp,
     "max": lambda a, b: _np.maximum(a, b),
     "min": lambda a, b: _np.minimum(a, b),
     "and": lambda a, b: a & b,

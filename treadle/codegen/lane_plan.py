@@ -17,6 +17,7 @@ from treadle.ir.loop import (
     Binary,
     Block,
     Cast,
+    Const,
     Expr,
     For,
     If,
@@ -26,9 +27,9 @@ from treadle.ir.loop import (
     Store,
     Unary,
 )
-from treadle.ir.walk import expressions, statements, walk
+from treadle.ir.walk import expressions, statements, walk, written
 
-_COSTLY = frozenset((*vector_math.UNARY, "pow", "atan2", "div", "sqrt", "rsqrt"))
+_COSTLY = frozenset((*vector_math.UNARY, "pow", "atan2", "logaddexp", "div", "sqrt", "rsqrt"))
 
 _COUNTERS = {1: dt.int8, 2: dt.int16, 4: dt.int32, 8: dt.int64}
 
@@ -39,14 +40,15 @@ class LanePlan:
 
     `width` lanes fill one register of the widest type; the main loop does `width * unroll` at
     once; what is left is done `width` lanes at a time under a mask, or one by one. `reductions`
-    are the loop's `Accumulate`s whose destination is one element. `counter` is the integer type
-    as wide as a lane.
+    are the loop's `Accumulate`s whose destination is one element, `scans` those whose element the
+    loop goes on to read. `counter` is the integer type as wide as a lane.
     """
 
     width: int
     unroll: int
     masked: bool
     reductions: tuple[Accumulate, ...]
+    scans: tuple[Accumulate, ...]
     counter: DType
 
 
@@ -54,6 +56,8 @@ def plan_lanes(loop: For, target: Target) -> LanePlan | None:
     """The plan of a vector loop, or `None` where it must run element by element."""
     lets = {s.var: s.value for s in statements(loop.body) if isinstance(s, Let)}
     rows = {s.name for s in statements(loop.body) if isinstance(s, Alloc)}
+    scans = _scans(loop.body)
+    rows |= {s.buffer for s in scans}
     strides = Strides(loop.var, lets, rows)
     if not _fits(loop.body, strides):
         return None
@@ -67,11 +71,32 @@ def plan_lanes(loop: For, target: Target) -> LanePlan | None:
     itemsize = _itemsize(loop.body, strides)
     width = target.lanes(itemsize)
     masked = _maskable(loop.body, strides, target)
-    unroll = _unroll(loop.body, bool(reductions))
+    unroll = _unroll(loop.body, bool(reductions or scans))
     # A row of more than 64 lanes costs more to compile than it gains.
     while width * unroll > 64 and unroll > 1:
         unroll //= 2
-    return LanePlan(width, unroll, masked, reductions, _COUNTERS[itemsize])
+    return LanePlan(width, unroll, masked, reductions, scans, _COUNTERS[itemsize])
+
+
+def _scans(body: Stmt) -> tuple[Accumulate, ...]:
+    """Accumulations of one element of which every turn of the loop reads what it is by then."""
+    found: list[Accumulate] = []
+    steps = body.body if isinstance(body, Block) else (body,)
+    for i, step in enumerate(steps):
+        if isinstance(step, Accumulate) and _is_first(step.index):
+            before = {load.buffer for s in steps[: i + 1] for load in _loads(s)}
+            after = [load for s in steps[i + 1 :] for load in _loads(s)]
+            read = [load for load in after if load.buffer == step.buffer]
+            elsewhere = [*steps[:i], *steps[i + 1 :]]
+            once = all(step.buffer not in written(s) for s in elsewhere)
+            plain = all(_is_first(load.index) for load in read)
+            if read and plain and once and step.buffer not in before:
+                found.append(step)
+    return tuple(found)
+
+
+def _is_first(index: Expr) -> bool:
+    return isinstance(index, Const) and index.value == 0
 
 
 def _fits(stmt: Stmt, strides: Strides) -> bool:

@@ -71,6 +71,15 @@ def exp2(x: Value) -> Value:
     return scaled(1.0 + _minus_one((x - power) * _LN_2), n)
 
 
+def exp2_normal(x: Value) -> Value:
+    """`2^x`, but 0 where that is no normal number: half of the work of `exp2`."""
+    least, most = (-126.0, 128.0) if x.dtype.bits == 32 else (-1022.0, 1024.0)
+    inside = clamp(x, least, most)
+    power, n = whole(inside, 1.0)
+    result = (1.0 + _minus_one((inside - power) * _LN_2)) * power_of_two(n, x)
+    return (x < least).where(result.like(0.0), result)
+
+
 def expm1(x: Value) -> Value:
     """`e^x - 1`, exact to the last digits near 0."""
     bits = x.dtype.bits

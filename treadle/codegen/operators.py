@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -103,6 +104,14 @@ def _float_floordiv(a: Value, b: Value) -> Value:
     divided = a / b
     quotient = quotient.equals(0).where(quotient.copysign(divided), quotient)
     return b.equals(0).where(divided, quotient)
+
+
+def _log_sum(a: Value, b: Value) -> Value:
+    """`log(exp(a) + exp(b))`, also of infinities, and without overflow."""
+    far = -(a - b).absolute()
+    small = vector_math.UNARY["log1p"](vector_math.UNARY["exp"](far))
+    # Equal infinities have no difference.
+    return a.equals(b).where(a + math.log(2), maximum(a, b) + small)
 
 
 def _quotient(a: Value, b: Value) -> Value:
@@ -271,6 +280,7 @@ _FLOAT_BINARY: Final[dict[str, _Binary]] = {
     "rem": float_remainder,
     "pow": vector_math.power,
     "atan2": vector_math.atan2,
+    "logaddexp": _log_sum,
 }
 _INTEGER_BINARY: Final[dict[str, _Binary]] = {
     "add": lambda a, b: a + b,

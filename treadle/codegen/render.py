@@ -120,6 +120,8 @@ class Renderer:
     def load(self, expr: Load) -> Value:
         """The element, or the row of elements, that a `Load` names."""
         buffer = self.buffer(expr.buffer)
+        if self.row is not None and expr.buffer in self.row.scanned:
+            return self.row.scanned[expr.buffer]
         if self.row is not None and not buffer.lanes:
             return self.row.load(self, buffer, expr)
         return buffer.load(self.emit, self.value(expr.index))
@@ -217,6 +219,8 @@ class Renderer:
         buffer = self.buffer(stmt.buffer)
         if self.row is not None and stmt in self.row.sums:
             self.row.reduce(self, stmt)
+        elif self.row is not None and stmt in self.row.scans:
+            self.row.scan(self, buffer, stmt)
         elif self.row is not None and not buffer.lanes:
             self.row.accumulate(self, buffer, stmt)
         else:

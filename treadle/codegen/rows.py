@@ -21,7 +21,7 @@ from treadle.codegen.expressions import Expressions
 from treadle.codegen.lane_plan import LanePlan, plan_lanes
 from treadle.codegen.memory import Buffer, local
 from treadle.codegen.operators import binary
-from treadle.codegen.value import Value
+from treadle.codegen.value import Value, concatenate
 from treadle.ir.loop import COMPARISONS, Accumulate, Alloc, Binary, Expr, For, Let, Load
 from treadle.ir.walk import statements, written
 
@@ -52,9 +52,13 @@ class Row:
         self.lanes = lanes
         self.mask: Value | None = None
         self.sums = sums
+        self.width = plan.width
+        self.scans = plan.scans
+        self.scanned: dict[str, Value] = {}
         self.lets: dict[str, Expr] = {}
-        allocated = {s.name for s in statements(loop.body) if isinstance(s, Alloc)}
-        self.strides = Strides(loop.var, self.lets, allocated)
+        per_lane = {s.name for s in statements(loop.body) if isinstance(s, Alloc)}
+        per_lane |= {s.buffer for s in plan.scans}
+        self.strides = Strides(loop.var, self.lets, per_lane)
         outer = r.expressions
         # The same expressions as they are in lane 0: addresses of whole rows are made from them.
         self.scalar = Expressions(r.emit, dict(outer.names), outer.sizes, r.load, r.check)
@@ -156,6 +160,35 @@ class Row:
         if self.mask is not None:
             new = self.mask.where(new, old)
         partial.store(r.emit, r.zero, new)
+
+    def scan(self, r: Renderer, buffer: Buffer, stmt: Accumulate) -> None:
+        """Every lane's running result, and the last one in the destination."""
+        value = r.value(stmt.value).spread(self.lanes)
+        if self.mask is not None:
+            # Lanes that are off keep the result of the last that is on.
+            value = self.mask.where(value, neutral_element(stmt.op, value.dtype))
+        start = buffer.load(r.emit, r.zero)
+        parts: list[Value] = []
+        before: Value | None = None
+        for first in range(0, self.lanes, self.width):
+            part = _running(value.part(first, self.width), stmt.op)
+            last = part.every(self.width - 1)
+            parts.append(part if before is None else binary(stmt.op, before, part))
+            before = last if before is None else binary(stmt.op, before, last)
+        assert before is not None
+        # One operation leads from row to row: all else can be done ahead.
+        self.scanned[stmt.buffer] = binary(stmt.op, start.spread(self.lanes), concatenate(parts))
+        buffer.store(r.emit, r.zero, binary(stmt.op, start, before.lane(0)))
+
+
+def _running(value: Value, op: str) -> Value:
+    """Each lane combined with all lanes before it, in a logarithmic number of steps."""
+    neutral = value.like(neutral_element(op, value.dtype))
+    step = 1
+    while step < value.lanes:
+        value = binary(op, value.moved_up(step, neutral), value)
+        step *= 2
+    return value
 
 
 def vector_loop(r: Renderer, loop: For) -> None:
@@ -268,6 +301,8 @@ def neutral_element(op: str, dtype: DType) -> int | float:
         return -0.0 if dtype.kind == "f" else 0
     if op == "mul":
         return 1
+    if op == "logaddexp":
+        return float("-inf")
     if op in ("and", "or"):
         return (-1 if dtype is not dt.bool_ else 1) if op == "and" else 0
     if dtype.kind == "f":

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from treadle.base.errors import CompileError
 from treadle.ir.loop import Alloc, Binary, Const, Expr, Kernel, Size
 from treadle.ir.walk import statements
 
 _ALIGNMENT = 64
+_allocs: Final[WeakKeyDictionary[Kernel, list[Alloc]]] = WeakKeyDictionary()
 
 
 def scratch_bytes(kernel: Kernel, sizes: Sequence[int]) -> int:
     """Bytes of one thread's scratch memory that a launch of the kernel needs."""
+    allocs = _allocs.get(kernel)
+    if allocs is None:
+        allocs = _allocs[kernel] = [
+            s for s in statements(kernel.body) if isinstance(s, Alloc) and s.space == "scratch"
+        ]
     total = 0
-    for stmt in statements(kernel.body):
-        if isinstance(stmt, Alloc) and stmt.space == "scratch":
-            nbytes = _value(stmt.size, sizes) * stmt.dtype.itemsize
-            total += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+    for stmt in allocs:
+        nbytes = _value(stmt.size, sizes) * stmt.dtype.itemsize
+        total += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
     return total
 
 

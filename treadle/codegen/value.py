@@ -97,12 +97,12 @@ def literal(kind: Any, text: str) -> Any:
     return constant
 
 
-def shuffle(builder: Any, row: Any, chosen: Sequence[int]) -> Any:
-    """A row of the chosen lanes of another."""
+def shuffle(builder: Any, row: Any, chosen: Sequence[int], other: Any = None) -> Any:
+    """A row of the chosen lanes of another, or of two: those of `other` count on."""
     kind = ir.VectorType(ir.IntType(32), len(chosen))
-    made = builder.shuffle_vector(
-        row, literal(row.type, "poison"), ir.Constant(kind, [0] * len(chosen))
-    )
+    if other is None:
+        other = literal(row.type, "poison")
+    made = builder.shuffle_vector(row, other, ir.Constant(kind, [0] * len(chosen)))
     text = ", ".join(f"i32 {i}" for i in chosen) if any(chosen) else ""
     made.operands[2] = literal(kind, f"<{text}>" if text else "zeroinitializer")
     return made
@@ -308,10 +308,38 @@ class Value:
         b = self.emit.builder
         return Value(self.emit, shuffle(b, self.raw, range(start, start + count)), self.dtype)
 
+    def every(self, index: int) -> Value:
+        """One lane in all lanes."""
+        raw = shuffle(self.emit.builder, self.raw, [index] * self.lanes)
+        return Value(self.emit, raw, self.dtype)
+
+    def moved_up(self, count: int, filling: Value) -> Value:
+        """Each lane from `count` lanes below; the lowest from `filling`."""
+        lanes = self.lanes
+        chosen = [i + lanes if i < count else i - count for i in range(lanes)]
+        raw = shuffle(self.emit.builder, self.raw, chosen, filling.spread(lanes).raw)
+        return Value(self.emit, raw, self.dtype)
+
     def reverse(self) -> Value:
         """The lanes in opposite order."""
         raw = shuffle(self.emit.builder, self.raw, range(self.lanes - 1, -1, -1))
         return Value(self.emit, raw, self.dtype)
+
+
+def concatenate(rows: Sequence[Value]) -> Value:
+    """The lanes of rows, an equal number of each, one after another; a power of two of rows."""
+    whole = list(rows)
+    while len(whole) > 1:
+        pairs = zip(whole[::2], whole[1::2], strict=True)
+        whole = [_pair(a, b) for a, b in pairs]
+    return whole[0]
+
+
+def _pair(a: Value, b: Value) -> Value:
+    if a.lanes == 1:
+        return join([a, b])
+    raw = shuffle(a.emit.builder, a.raw, range(2 * a.lanes), b.raw)
+    return Value(a.emit, raw, a.dtype)
 
 
 def join(scalars: list[Value]) -> Value:

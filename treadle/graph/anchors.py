@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import surely, varies
 from treadle.graph.index import Affine, Space
 from treadle.graph.layout import Inside
-from treadle.graph.pull import Index, Pull
-from treadle.ir.loop import Expr, Var
+from treadle.graph.strided import Strided, strided_operands
+from treadle.graph.views import View, see_through
 from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
 from treadle.ops.source import RANDOM_BITS
 from treadle.ops.view import RESHAPE, SKEW, SPREAD, UNSLICE, regroup
 
@@ -29,16 +31,8 @@ WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
 
-@dataclass(slots=True)
-class View:
-    """A node seen through views: `base` at an index linear in the address of its row-major form.
-
-    `flexible`: also linear in each dimension by itself, so that any order of storage will do.
-    """
-
-    base: Node
-    index: Index
-    flexible: bool
+_COMPUTED = frozenset({"input", "contract", "attention", "reduce", "scan", "recurrence"})
+"""Kinds of nodes that an epilogue can read, but not compute."""
 
 
 @dataclass(slots=True)
@@ -52,6 +46,16 @@ class Operands:
 
 
 @dataclass(slots=True)
+class Strip:
+    """What a recurrence reads: contiguous pieces of a base, `step` elements apart from turn to
+    turn (0: the same in each)."""
+
+    base: Node
+    offset: int
+    step: int
+
+
+@dataclass(slots=True)
 class Anchors:
     """What `find` decided."""
 
@@ -61,28 +65,9 @@ class Anchors:
     row_major: set[Node]
     unrolled: set[Node]
     operands: dict[Node, Operands]
+    strided: dict[Node, dict[str, Strided]]
     inside: dict[Node, Inside]
-
-
-def see_through(space: Space, node: Node, index: Index) -> View:
-    """The deepest node below views of which `node` at `index` is a plain strided read."""
-    pull = Pull(space, frozenset(), {}, frozenset())
-    best = View(node, index, True)
-    while node.op.kind == "view" and node.op is not UNSLICE:
-        asked: list[tuple[Expr, ...]] = []
-        marker = Var("", node.dtype)
-
-        def read(i: int, at: tuple[Expr, ...], asked: list = asked, marker: Var = marker) -> Expr:
-            asked.append(at)
-            return marker
-
-        if pull.normal(node.op.lower(node, index, read)) is not marker:
-            break
-        index = tuple([pull.index_of(e) for e in asked[0]])
-        node = node.inputs[0]
-        if space.dot(index, sh.strides(node.shape)).is_linear:
-            best = View(node, index, all(a.is_linear for a in index))
-    return best
+    strips: dict[Node, list[Strip]]
 
 
 def contraction_operands(node: Node) -> Operands:
@@ -101,6 +86,27 @@ def contraction_operands(node: Node) -> Operands:
     return Operands(space, labels, views[0], views[1])
 
 
+def strips_of(node: Node) -> list[Strip]:
+    """Where the inputs of a recurrence are; views along whole turns need no copy."""
+    body = node.attrs[0]
+    return [
+        _strip(x, body.carries <= i < body.carries + body.slices) for i, x in enumerate(node.inputs)
+    ]
+
+
+def _strip(x: Node, is_sequence: bool) -> Strip:
+    space = Space()
+    index = tuple([space.var(n) for n in x.shape])
+    view = see_through(space, x, index)
+    address = space.dot(view.index, sh.strides(view.base.shape))
+    found = dict(address.terms)
+    steps = [found.get(a.terms[0][0], 0) if a.terms else 0 for a in index]
+    wanted = [s if n != 1 else 0 for n, s in zip(x.shape, sh.strides(x.shape), strict=True)]
+    if steps[is_sequence:] == wanted[is_sequence:] and view.base.op is not UNSLICE:
+        return Strip(view.base, address.const, steps[0] if is_sequence else 0)
+    return Strip(x, 0, wanted[0] if is_sequence else 0)
+
+
 def find(outputs: Sequence[Node]) -> Anchors:
     """Decides for every node that the outputs need."""
     order = topological(outputs)
@@ -109,7 +115,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         for i in node.inputs:
             if not users[i] or users[i][-1] is not node:
                 users[i].append(node)
-    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {})
+    found = Anchors(order, users, set(outputs), set(outputs), set(), {}, {}, {}, {})
     for node in order:
         kind = node.op.kind
         if kind == "contract":
@@ -118,6 +124,17 @@ def find(outputs: Sequence[Node]) -> Anchors:
                 found.anchors.add(view.base)
                 if not view.flexible or view.base.op is UNSLICE:
                     found.row_major.add(view.base)
+        elif kind == "attention":
+            found.strided[node] = strided_operands(node)
+            bases = [x.view.base for x in found.strided[node].values()]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
+        elif kind == "recurrence":
+            strips = found.strips[node] = strips_of(node)
+            bases = [s.base for s in strips]
+            found.anchors.update(bases)
+            found.row_major.update(bases)
+            found.row_major.add(node)
         elif kind == "host":
             found.anchors.update(node.inputs)
             found.row_major.update(node.inputs)
@@ -125,9 +142,10 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
-        if kind in ("contract", "host", "scatter", "reduce"):
+        if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
+    _join_in_place(found)
     _epilogues(found)
     _dear(found)
     return found
@@ -149,18 +167,48 @@ def _put_inside(found: Anchors, padded: Node) -> None:
     image = padded.inputs[0]
     if any(s != 1 for s in steps) or image.shape == padded.shape:
         return
+    placed = _inside_of(found, padded, image, starts)
+    if placed is not None:
+        x, found.inside[x] = placed
+        found.anchors.add(x)
+
+
+def _inside_of(
+    found: Anchors, whole: Node, part: Node, starts: Sequence[int]
+) -> tuple[Node, Inside] | None:
+    """What a part of a buffer is made of, if that can be written straight into it."""
     space = Space()
-    index = tuple([space.var(n) for n in image.shape])
-    view = see_through(space, image, index)
+    index = tuple([space.var(n) for n in part.shape])
+    view = see_through(space, part, index)
     x = view.base
     axis_of = {a.single: d for d, a in enumerate(index) if a.terms}
     axes = tuple([axis_of.get(a.single, -1) if a.terms else -1 for a in view.index])
     plain = all(d >= 0 or not a.terms for d, a in zip(axes, view.index, strict=True))
     computed = x.op.kind in ("pointwise", "contract") or x in found.unrolled
     free = computed and x not in found.row_major and x not in found.inside
-    if plain and free and sh.count(x.shape) == sh.count(image.shape):
-        found.anchors.add(x)
-        found.inside[x] = Inside(padded, starts, axes)
+    if plain and free and sh.count(x.shape) == sh.count(part.shape):
+        return x, Inside(whole, tuple(starts), axes)
+    return None
+
+
+def _join_in_place(found: Anchors) -> None:
+    """The parts of a join that is stored are written straight into it."""
+    for whole in found.order:
+        if whole.op is not JOIN or whole not in found.anchors or 0 in whole.shape:
+            continue
+        (axis,) = whole.attrs
+        placed: dict[Node, Inside] = {}
+        at = 0
+        for part in whole.inputs:
+            starts = [at if d == axis else 0 for d in range(len(whole.shape))]
+            one = _inside_of(found, whole, part, starts)
+            if one is None or one[0] in placed:
+                break
+            placed[one[0]] = one[1]
+            at += part.shape[axis]
+        else:
+            found.inside |= placed
+            found.anchors |= placed.keys()
 
 
 def _over_window(node: Node) -> bool:
@@ -171,20 +219,24 @@ def _over_window(node: Node) -> bool:
     (axes,) = node.attrs
     x = node.inputs[0]
     rank = len(x.shape)
-    if sh.count([x.shape[a] for a in axes]) > SMALL_WINDOW:
-        return False
+    small = [x.shape[a] for a in axes]
     stack = [x]
     for _ in range(64):
         if not stack:
             return False
         at = stack.pop()
         if at.op is SKEW or at.op is SPREAD:
-            return min(axes) >= rank - len(at.attrs[0])
+            return min(axes) >= rank - len(at.attrs[0]) and _is_small(small)
         if at.op is RESHAPE:
-            return _are_split(at, axes)
+            return _are_split(at, axes) and _is_small(small)
         if at.op.kind == "pointwise" or at.op.name == "expand":
             stack += [i for i in at.inputs if len(i.shape) == rank]
     return False
+
+
+def _is_small(window: Sequence[int]) -> bool:
+    """Whether a window has few elements, of a number that does not vary."""
+    return not any(varies(n) for n in window) and sh.count(window) <= SMALL_WINDOW
 
 
 def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
@@ -197,9 +249,10 @@ def _are_split(node: Node, axes: tuple[int, ...]) -> bool:
 
 
 def _epilogues(found: Anchors) -> None:
-    """The end of the pointwise chain behind a contraction or reduction is stored in its place."""
+    """The end of the pointwise chain behind what a kernel computes is stored in its place."""
     for node in found.order:
-        if node.op.kind not in ("contract", "reduce", "scatter") or node in found.unrolled:
+        kind = node.op.kind
+        if kind not in ("contract", "reduce", "scan", "scatter") or node in found.unrolled:
             continue
         end = at = node
         while at not in found.row_major:
@@ -236,7 +289,7 @@ def _strided(found: Anchors, node: Node) -> bool:
     seen: set[Node] = set()
     while stack:
         at = stack.pop()
-        if at in seen or at in found.anchors or at.op.kind in ("input", "contract", "reduce"):
+        if at in seen or at in found.anchors or at.op.kind in _COMPUTED:
             continue
         seen.add(at)
         plain = at.op.kind == "pointwise" and at.op.name != "check"
@@ -266,10 +319,16 @@ def _dear(found: Anchors) -> None:
                 found.anchors.add(x)
                 total[x] = 1
         total[node] = cost + times * sum([total[i] for i in node.inputs])
-        count = sh.count(node.shape)
-        wider = count > 1 and any(sh.count(u.shape) > count for u in users)
         if kind == "pointwise" or node in found.unrolled:
             repeated = len(users) > 1 and (cost >= DEAR or total[node] > DEAR_TREE)
-            if repeated or (wider and cost >= 4) or total[node] > WHOLE_TREE:
+            wider = cost >= 4 and _is_wider(node, users)
+            if repeated or wider or total[node] > WHOLE_TREE:
                 found.anchors.add(node)
                 total[node] = 1
+
+
+def _is_wider(node: Node, users: Sequence[Node]) -> bool:
+    """Whether a user has more elements, and so would compute a value many times."""
+    count = sh.count(node.shape)
+    others = [u for u in users if u.op.kind != "contract"]
+    return count > 1 and any(surely(sh.count(u.shape) - count, 1) for u in others)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
+from treadle.graph.attention import lower_attention
 from treadle.graph.border import lower_border
 from treadle.graph.columns import lower_columns
 from treadle.graph.contraction import lower_contraction
 from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
+from treadle.graph.joins import join_slices
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
+from treadle.graph.recurrence import Results, Turn, lift, lower, results_of, turn_of
+from treadle.graph.scans import lower_scan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
-from treadle.graph.simplify import node_key, simplify
+from treadle.graph.simplify import simplify
 from treadle.graph.verify import verify_graph, verify_plan
-from treadle.ir.node import Node, topological
+from treadle.ir.node import Node
+from treadle.ops.gather import JOIN
 from treadle.ops.view import RESHAPE
 
 
@@ -39,7 +44,34 @@ def build(
     Raises:
         VerifyError: an output depends on an input that is not listed.
     """
-    roots = run_passes(outputs)
+    return _assemble(run_passes(outputs), outputs, inputs, donated)
+
+
+def run_passes(outputs: Sequence[Node]) -> list[Node]:
+    """The graph passes: each is Graph to Graph."""
+    roots = list(outputs)
+    for each in (simplify, _lift, join_slices, expand_convolutions, expand, simplify):
+        roots = each(roots)
+        if settings.check:
+            verify_graph(roots)
+    return roots
+
+
+def _lift(outputs: Sequence[Node]) -> list[Node]:
+    return lift(outputs, run_passes)
+
+
+def _turn(outputs: Sequence[Node], inputs: Sequence[Node]) -> Plan:
+    return _assemble(outputs, outputs, inputs, frozenset())
+
+
+def _assemble(
+    roots: Sequence[Node],
+    outputs: Sequence[Node],
+    inputs: Sequence[Node],
+    donated: frozenset[int],
+) -> Plan:
+    """The plan of a graph that went through the passes."""
     bases = [_unshaped(r) for r in roots]
     described = _describe_outputs(outputs, bases, inputs)
     own = {b: i for i, b in enumerate(bases) if described[i].source is None}
@@ -52,6 +84,7 @@ def build(
     free = {inputs[i]: i for i in sorted(donated - kept)}
     taken = donate(steps, own, free)
     steps = sort(steps)
+    loops = {step.group: _prepare_loop(step) for step in steps if step.group.histories}
     fixed: dict[Node, Place] = {n: (i, 0) for i, n in enumerate(inputs)}
     for node, i in own.items():
         fixed[node] = (len(inputs) + i, 0)
@@ -61,20 +94,15 @@ def build(
     places, size = lay_out(steps, fixed, fusion.padding, len(inputs) + len(outputs))
     plan = Plan(len(inputs), tuple(described), size)
     for step in steps:
-        plan.steps += _lower(step, fusion, places)
+        if step.group in loops:
+            turn, results = loops[step.group]
+            node = step.group.histories[0]
+            plan.steps += lower(node, turn, fusion.found.strips[node], results, places)
+        else:
+            plan.steps += _lower(step, fusion, places)
     if settings.check:
         verify_plan(plan)
     return plan
-
-
-def run_passes(outputs: Sequence[Node]) -> list[Node]:
-    """The graph passes: each is Graph to Graph."""
-    roots = list(outputs)
-    for each in (simplify, expand_convolutions, expand, simplify):
-        roots = each(roots)
-        if settings.check:
-            verify_graph(roots)
-    return roots
 
 
 def _unshaped(node: Node) -> Node:
@@ -110,31 +138,31 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return []
     if group.kind == "contract":
         return [lower_contraction(group, step.stored, fusion.layouts, places)]
+    if group.kind == "attention":
+        return [lower_attention(group, step.stored, fusion.layouts, places)]
     if group.kind == "columns":
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.layouts, places)]
+    if group.kind == "scan":
+        return [lower_scan(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":
         return list(lower_scatter(group, fusion.layouts, places))
     node = group.node
     assert node is not None
     if group.kind == "border":
-        return [lower_border(node, places)]
+        # The parts of a join fill it: there is no border.
+        return [] if node.op is JOIN else [lower_border(node, places)]
     reads = tuple([(places[x], x.dtype, x.shape) for x in node.inputs])
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 
 
-def structural_key(
-    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int] = frozenset()
-) -> Hashable:
-    """A key that is equal for equal graphs, in whatever order they were recorded."""
-    number: dict[Node, int] = {n: i for i, n in enumerate(inputs)}
-    key: list[Hashable] = [tuple([(n.shape, n.dtype.name) for n in inputs])]
-    for node in topological(outputs):
-        if node in number:
-            continue
-        number[node] = len(number)
-        same = node_key(node)
-        attrs = same[1:] if not node.inputs else same[2:]
-        key.append((node.op.name, tuple([number[i] for i in node.inputs]), attrs))
-    return tuple(key), tuple([number[o] for o in outputs]), donated
+def _prepare_loop(step: Step) -> tuple[Turn, Results]:
+    """Plans one turn of a recurrence; the step stores what the turn needs besides its results."""
+    body, _, length, _ = step.group.histories[0].attrs
+    values = tuple(sorted(v for n in step.stored if (v := n.attrs[1]) >= body.carries))
+    turn = turn_of(body, values, _turn)
+    results = results_of(body, length, turn, step.stored)
+    buffers = [b for buffers in results.carries for b in buffers]
+    step.stored += [*[b for b in buffers if b not in step.stored], results.scratch]
+    return turn, results

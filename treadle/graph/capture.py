@@ -124,6 +124,7 @@ class Trace:
     `leaf_handles` are the tensors that collect gradients.
     `sources` tells, while a function is compiled, which tensor or function each leaf came from.
     `saved` are the buffers kept for a backward pass after the trace has run.
+    `plan` is what ran it last: the plan, the outputs that it stored and the inputs it wrote over.
     `written` are the tensors that took another value, each with the position or the memory of the
     one before: where the run fails they take that back.
     """
@@ -138,6 +139,7 @@ class Trace:
         "leaf_handles",
         "leaves",
         "origins",
+        "plan",
         "saved",
         "serial",
         "sources",
@@ -145,6 +147,9 @@ class Trace:
         "state",
         "written",
     )
+
+    takes_all = False
+    """Whether tensors that are pending elsewhere may become inputs: of a step, by `place`."""
 
     def __init__(self) -> None:
         if TRIE.size > _STATES_AT_MOST:
@@ -159,6 +164,7 @@ class Trace:
         self.freed: list[frozenset[int]] = []
         self.written: list[tuple[ref[Any], Any]] = []
         self.saved: dict[int, Any] = {}
+        self.plan: Any = None
         self.sources: dict[int, Any] | None = None
         self.done = False
         self.error: BaseException | None = None
@@ -263,6 +269,10 @@ class Trace:
         t._pos = pos
         t._node = found.node  # type: ignore[assignment]
         return pos
+
+    def place(self, t: Handle) -> int:
+        """The position of any tensor, for a trace that `takes_all`."""
+        return self.enter(t)
 
     # --- what is alive -----------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived
 from treadle.graph.emit import Emitter, label_of
 from treadle.graph.group import Group
 from treadle.graph.layout import Layout
@@ -63,6 +64,13 @@ def lower_columns(
     return nest.emitter.launch("columns", body, nest.tasks, label_of(order), order, flop)
 
 
+def _width(outer: int, extent: int) -> int:
+    """How many columns make a task."""
+    block = BLOCK if outer * -(-extent // BLOCK) >= ENOUGH else NARROW
+    blocks = -(-extent // block)
+    return min(block, ((extent + blocks - 1) // blocks + 15) // 16 * 16)
+
+
 class _Columns:
     """The body of a column kernel."""
 
@@ -88,9 +96,7 @@ class _Columns:
         """Emits the accumulation, then what becomes of the sums."""
         nest, emitter, last = self.nest, self.nest.emitter, self.rows[-1]
         outer = sh.count([d.extent for d in self.rows[:-1]])
-        block = BLOCK if outer * -(-last.extent // BLOCK) >= ENOUGH else NARROW
-        blocks = -(-last.extent // block)
-        width = min(block, ((last.extent + blocks - 1) // blocks + 15) // 16 * 16)
+        width = derived(_width, outer, last.extent, least=1)
         nest.parallel(self.rows[:-1], [Piece(last, width)])
         for v in self.sums:
             name = self.registers[v] = emitter.fresh("a")

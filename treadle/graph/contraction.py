@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
+from treadle.graph.access import Access, Axis, Classes, Dims
 from treadle.graph.emit import label_of
 from treadle.graph.group import Group
 from treadle.graph.index import Affine, Atom
@@ -14,25 +14,10 @@ from treadle.graph.layout import Layout
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
 from treadle.graph.values import ordered, roots_of
+from treadle.graph.winograd import by_tiles
 from treadle.ir.contraction import Contraction, Operand
 from treadle.ir.loop import Binary, Cast, Const, Expr, Select, Unary, Var
 from treadle.ir.node import Node
-
-
-@dataclass(slots=True)
-class _Access:
-    """How a buffer of the launch is walked."""
-
-    node: Node
-    step: dict[Atom, int]
-    offset: int
-
-    @classmethod
-    def of(cls, node: Node, address: Affine) -> _Access:
-        return cls(node, dict(address.terms), address.const)
-
-
-Classes = tuple[list[Atom], list[Atom], list[Atom], list[Atom]]
 
 
 def lower_contraction(
@@ -46,17 +31,21 @@ def lower_contraction(
     roots = roots_of(group, stored, layouts)
     order = ordered([r.value for r in roots])
     views = (group.operands.left, group.operands.right)
-    left, right = [_Access.of(v.base, layouts[v.base].address(group.space, v.index)) for v in views]
-    outs = [_Access.of(r.node, r.address) for r in roots]
+    left, right = [Access.of(v.base, layouts[v.base].address(group.space, v.index)) for v in views]
+    outs = [Access.of(r.node, r.address) for r in roots]
     b, m, n, k = _classes(group)
-    straight, swapped = _score(right, outs[0], n), _score(left, outs[0], m)
-    if swapped > straight:
-        left, right, m, n = right, left, n, m
     epilogue = _Epilogue(group.node.dtype)
     outputs = tuple([epilogue.result(order, r.value) for r in roots])
-    everything = [left, right, *epilogue.extras, *outs]
-    classes = _arrange((b, m, n, k), left, right, outs[0])
-    dims = [_merged(atoms, everything) for atoms in classes]
+    ends = [*epilogue.extras, *outs]
+    tiled = by_tiles((b, m, n, k), left, right, ends, group.node.dtype)
+    if tiled is not None:
+        left, right, dims = tiled.a, tiled.b, tiled.dims
+    else:
+        if _score(left, outs[0], m) > _score(right, outs[0], n):
+            left, right, m, n = right, left, n, m
+        classes = _arrange((b, m, n, k), left, right, outs[0])
+        dims = [_merged(atoms, [left, right, *ends]) for atoms in classes]
+    everything = [left, right, *ends]
     kernel = Contraction(
         name="contract",
         dims=(len(dims[0]), len(dims[1]), len(dims[2]), len(dims[3])),
@@ -66,16 +55,17 @@ def lower_contraction(
         out=tuple([_operand(o, dims, "nmk") for o in outs]),
         accumulator=group.node.dtype,
         outputs=outputs,
+        winograd="" if tiled is None else tiled.kind,
     )
-    flat = [d for group_dims in dims for d in group_dims]
-    sizes = [extent for _, extent in flat]
+    flat = [axis for class_ in dims for axis in class_]
+    sizes = [axis.extent for axis in flat]
     for access in everything:
-        sizes += [access.step.get(atom, 0) for atom, _ in flat]
+        sizes += [access.along(axis) for axis in flat]
     buffers = []
     for access in everything:
         slot, offset = places[access.node]
         buffers.append((slot, offset + access.offset * access.node.dtype.itemsize))
-    count = sh.count([extent for dim in dims[:3] for _, extent in dim])
+    count = sh.count([axis.extent for class_ in dims[:3] for axis in class_])
     return Launch(
         kernel=kernel,
         buffers=tuple(buffers),
@@ -83,7 +73,7 @@ def lower_contraction(
         tasks=0,
         label=label_of(order, ("contract",)),
         sites=_sites(group.node, order),
-        flop=2 * count * sh.count([extent for _, extent in dims[3]]) + count * len(order),
+        flop=2 * count * sh.count([axis.extent for axis in dims[3]]) + count * len(order),
         bytes=sum([sh.count(a.node.shape) * a.node.dtype.itemsize for a in everything]),
     )
 
@@ -107,7 +97,7 @@ def _classes(group: Group) -> Classes:
     return classes
 
 
-def _score(b: _Access, out: _Access, n: list[Atom]) -> int:
+def _score(b: Access, out: Access, n: list[Atom]) -> int:
     """How well an operand serves as B: vectors run along `n` in B and in the result."""
     if not n:
         return -8
@@ -115,7 +105,7 @@ def _score(b: _Access, out: _Access, n: list[Atom]) -> int:
     return 4 * (b.step.get(last) == 1) + 2 * (out.step.get(last) == 1)
 
 
-def _arrange(classes: Classes, a: _Access, b: _Access, out: _Access) -> Classes:
+def _arrange(classes: Classes, a: Access, b: Access, out: Access) -> Classes:
     """Dimensions from outer to inner: each class as it lies in what has unit stride along it."""
     batch, m, n, k = classes
     return (
@@ -126,46 +116,43 @@ def _arrange(classes: Classes, a: _Access, b: _Access, out: _Access) -> Classes:
     )
 
 
-def _first_with_unit(atoms: Sequence[Atom], *accesses: _Access) -> _Access:
+def _first_with_unit(atoms: Sequence[Atom], *accesses: Access) -> Access:
     for access in accesses:
         if any(access.step.get(t) == 1 for t in atoms):
             return access
     return accesses[-1]
 
 
-def _sorted(atoms: list[Atom], access: _Access) -> list[Atom]:
+def _sorted(atoms: list[Atom], access: Access) -> list[Atom]:
     return sorted(atoms, key=lambda t: -abs(access.step.get(t, 0)))
 
 
-Dims = list[tuple[Atom, int]]
-
-
-def _merged(atoms: Sequence[Atom], accesses: Sequence[_Access]) -> Dims:
+def _merged(atoms: Sequence[Atom], accesses: Sequence[Access]) -> Dims:
     """Neighbouring dimensions as one, wherever every buffer steps through both as through one."""
     out: Dims = []
     for atom in reversed(atoms):
-        extent = atom.hi + 1
+        axis = Axis.of(atom)
         if out:
-            inner, n = out[0]
-            if all(a.step.get(atom, 0) == a.step.get(inner, 0) * n for a in accesses):
-                out[0] = (inner, n * extent)
+            inner = out[0]
+            if all(a.along(axis) == a.along(inner) * inner.extent for a in accesses):
+                out[0] = Axis(inner.atom, inner.extent * axis.extent)
                 continue
-        out.insert(0, (atom, extent))
+        out.insert(0, axis)
     return out
 
 
-def _operand(access: _Access, dims: Sequence[Dims], prefer: str) -> Operand:
+def _operand(access: Access, dims: Sequence[Dims], prefer: str) -> Operand:
     """The class along which a buffer has unit stride, in an order of preference."""
     for name in prefer:
         inner = dims["bmnk".index(name)]
-        if inner and access.step.get(inner[-1][0]) == 1:
+        if inner and access.along(inner[-1]) == 1:
             return Operand(access.node.dtype, name)
     return Operand(access.node.dtype, "")
 
 
-def _extra(access: _Access, dims: Sequence[Dims]) -> Operand:
+def _extra(access: Access, dims: Sequence[Dims]) -> Operand:
     """An extra operand: `"0"` where one value serves a whole row of the result."""
-    if not any(access.step.get(atom) for atom, _ in dims[2]):
+    if not any(access.along(axis) for axis in dims[2]):
         return Operand(access.node.dtype, "0")
     return _operand(access, dims, "nmk")
 
@@ -175,7 +162,7 @@ class _Epilogue:
 
     def __init__(self, accumulator: DType) -> None:
         self.accumulator = accumulator
-        self.extras: list[_Access] = []
+        self.extras: list[Access] = []
         self._seen: dict[tuple[Node, Affine], Var] = {}
         self._done: dict[Value, Expr] = {}
 
@@ -194,7 +181,7 @@ class _Epilogue:
             found = self._seen.get(key)
             if found is None:
                 found = self._seen[key] = Var(f"e{len(self.extras)}", v.dtype)
-                self.extras.append(_Access.of(*key))
+                self.extras.append(Access.of(*key))
             return found
         assert v.body is not None
         return self._expr(v.body)

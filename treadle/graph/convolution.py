@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from treadle.base import shape as sh
 from treadle.graph.simplify import rewrite
+from treadle.graph.winograd import suits
 from treadle.ir.node import Node
 from treadle.ops.contract import CONV, contract
 from treadle.ops.pointwise import mul
@@ -55,7 +56,9 @@ def _expand(node: Node) -> Node:
         return _depthwise(wide, w, left, names)
     of_weight = sh.count(window) > sh.count(out)
     right = (G, O, C, *[WINDOW + i for i in range(rank)])
-    if sh.count(window) > 1 and not of_weight:
+    tiles = w.shape[0] == 1 and {*steps, *spacings} == {1}
+    tiles = tiles and suits(window, out, x.shape[0], w.shape[2], w.shape[1])
+    if sh.count(window) > 1 and not (of_weight or tiles):
         w = copied(permute(w, (0, *space, 2, 1)))
         right = (G, *right[3:], C, O)
     last = names if of_weight else (N, *names[3:], G, O)

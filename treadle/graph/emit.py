@@ -14,9 +14,11 @@ from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.site import Site
+from treadle.base.symbolic import derived, fixed, integral, varies
 from treadle.graph.index import Affine, Atom
 from treadle.graph.plan import Launch, Place
 from treadle.graph.pull import Read, Value
+from treadle.graph.structure import PLAIN
 from treadle.ir.loop import (
     Binary,
     Cast,
@@ -38,8 +40,6 @@ from treadle.ops.source import FULL
 
 SMALL = 8
 """Divisors up to this are baked into the code: the windows of pooling and the like."""
-PLAIN = frozenset({0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf")})
-"""Constants baked into the code; others (1/n, a normalisation) are sizes of the launch."""
 
 
 class Emitter:
@@ -107,7 +107,7 @@ class Emitter:
 
     def number(self, value: int) -> Expr:
         """An index constant: 0 and 1 say something about the pattern, others are sizes."""
-        return Const(value) if value in (0, 1) else self.size(value)
+        return Const(fixed(value)) if value in (0, 1) else self.size(value)
 
     def affine(self, a: Affine) -> Expr:
         """An index as an expression: the parts of outer loops first."""
@@ -124,7 +124,9 @@ class Emitter:
                 whole = parts[0]
                 for part in parts[1:]:
                     whole = Binary("add", whole, part)
-                parts = [Binary("mul", whole, self.size(k))]
+                # A step back is told apart: lanes can be turned round.
+                step = Const(-1) if k == -1 else self.size(k)
+                parts = [Binary("mul", whole, step)]
             for part in parts:
                 total = part if total is None else Binary("add", total, part)
         return self.number(a.const) if total is None else total
@@ -137,7 +139,9 @@ class Emitter:
         if kind == "value":
             return [self.value(atom.arg)]
         x = self.affine(atom.arg)
-        n: Expr = Const(atom.n) if 0 <= atom.n <= SMALL else self.size(atom.n)
+        n: Expr = (
+            Const(atom.n) if not varies(atom.n) and 0 <= atom.n <= SMALL else self.size(atom.n)
+        )
         return [Binary({"div": "floordiv"}.get(kind, kind), x, n)]
 
     def value(self, v: Value) -> Expr:
@@ -157,10 +161,9 @@ class Emitter:
         if c.dtype is dt.bool_ or c.value in PLAIN or c.value != c.value:
             return c
         if c.dtype.is_floating_point:
-            bits = struct.unpack("<q", struct.pack("<d", float(c.value)))[0]
-            wide = Intrinsic("bitcast", (self.size(bits),), dt.float64)
+            wide = Intrinsic("bitcast", (self.size(derived(_bits, c.value)),), dt.float64)
             return wide if c.dtype is dt.float64 else Cast(wide, c.dtype)
-        whole = self.size(int(c.value))
+        whole = self.size(integral(c.value))
         return whole if c.dtype is dt.int64 else Cast(whole, c.dtype)
 
     def expr(self, e: Expr) -> Expr:
@@ -204,6 +207,12 @@ class Emitter:
         return let
 
 
+def _bits(value: float) -> int:
+    """A number as the integer of the same bits in float64."""
+    bits: int = struct.unpack("<q", struct.pack("<d", float(value)))[0]
+    return bits
+
+
 def needs_name(v: Value) -> bool:
     """Whether a constant is read from the sizes, which is done once, outside of the loops."""
     return (
@@ -218,7 +227,8 @@ def label_of(values: Iterable[Value], first: Sequence[str] = ()) -> str:
     """The operations of a kernel in a few words."""
     names: dict[str, Any] = dict.fromkeys(first)
     for v in values:
-        if v.kind in ("expr", "reduce") and v.node.op.kind in ("pointwise", "reduce", "gather"):
+        shown = v.node.op.kind in ("pointwise", "reduce", "scan", "gather")
+        if v.kind in ("expr", "reduce", "scan") and shown:
             names[v.node.op.name] = None
     listed = list(names) or ["copy"]
     return "+".join(listed[:6] + (["..."] if len(listed) > 6 else []))

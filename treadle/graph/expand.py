@@ -10,13 +10,15 @@ from collections.abc import Sequence
 
 from treadle.base import dtype as dt
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived, now, varies
 from treadle.graph.simplify import rewrite, simpler
 from treadle.ir.node import Node
 from treadle.ops.contract import CONTRACT, contract
 from treadle.ops.pointwise import cast, mul
-from treadle.ops.reduce import PARTIAL, combine_of, total
+from treadle.ops.reduce import PARTIAL, combine_of, initial, total
+from treadle.ops.scan import SCAN_PIECES, starts_of
 from treadle.ops.table import make
-from treadle.ops.view import permute, reshape, slice_
+from treadle.ops.view import FLIP, permute, reshape, slice_
 
 SPLIT = 1 << 17
 """Reductions of this many elements are worth splitting, if they have few results."""
@@ -27,6 +29,8 @@ SHORTEST = 16
 """Elements of a result in a piece: shorter ones cost more to combine than they gain."""
 COLUMNS = 1024
 """Columns that one task of a reduction across rows takes (`columns.BLOCK`)."""
+NARROWEST = 256
+"""Columns that one task of a scan across rows takes at least (`scans.BLOCKS`)."""
 
 
 def expand(outputs: Sequence[Node]) -> list[Node]:
@@ -39,6 +43,8 @@ def _rule(node: Node) -> Node | None:
         return _canonical(node)
     if node.op.kind == "reduce" and node.op is not PARTIAL:
         return _by_rows(node) or _pieces(node)
+    if node.op.kind == "scan" and node.op is not SCAN_PIECES:
+        return _scan(node)
     return simpler(node)
 
 
@@ -132,12 +138,21 @@ def _by_rows(node: Node) -> Node | None:
     return None
 
 
+def _count(count: int, results: int, extent: int) -> int:
+    return max(1, min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, extent))
+
+
 def _pieces(node: Node) -> Node | None:
-    """A long reduction with few results as a reduction of pieces of fixed length."""
+    """A long reduction with few results as a reduction of pieces of fixed length.
+
+    One whose length varies is split for all lengths, where it is nearly long enough now.
+    """
     (axes,) = node.attrs
     x = node.inputs[0]
     count, results = sh.count(x.shape), sh.count(node.shape)
-    if count < SPLIT or results >= FEW:
+    if x.op is PARTIAL or varies(results) or results >= FEW:
+        return simpler(node)
+    if now(count) < (SPLIT // 8 if varies(count) else SPLIT) and count < SPLIT:
         return simpler(node)
     kept = [d for d in range(len(x.shape)) if d not in axes and x.shape[d] != 1]
     last = max([d for d in range(len(x.shape)) if x.shape[d] != 1])
@@ -149,13 +164,39 @@ def _pieces(node: Node) -> Node | None:
     if tasks >= 16:
         return simpler(node)
     # The outermost long dimension is cut: pieces then lie one after another in memory.
-    long = [d for d in axes if x.shape[d] >= 4]
+    long = [d for d in axes if varies(x.shape[d]) or x.shape[d] >= 4]
     if not long:
         return simpler(node)
     axis = long[0]
-    pieces = min(PIECES, count // (SPLIT // 8), count // results // SHORTEST, x.shape[axis])
-    if pieces < 2:
+    pieces = derived(_count, count, results, x.shape[axis], least=1, most=PIECES)
+    if not varies(pieces) and pieces < 2:
         return simpler(node)
     chunk = -(-x.shape[axis] // pieces)
     part = make(PARTIAL, (x,), (axes, combine_of(node), axis, chunk))
     return make(node.op, (part,), ((axis,),))
+
+
+# --- scans -----------------------------------------------------------------------------------
+
+
+def _scan(node: Node) -> Node | None:
+    """A long scan with few others beside it in pieces: their totals, then each from its start."""
+    x = node.inputs[0]
+    axis, reverse = node.attrs
+    extent, count = x.shape[axis], sh.count(x.shape)
+    if extent == 1:
+        return x
+    inner = sh.count(x.shape[axis + 1 :])
+    tasks = count // extent if inner == 1 else count // extent // inner * -(-inner // NARROWEST)
+    pieces = min(PIECES, count // (SPLIT // 8), extent // SHORTEST)
+    if count < SPLIT or tasks >= 16 or pieces < 2:
+        return None
+    if node.dtype.is_floating_point and node.dtype.bits < 32:
+        wide = make(node.op, (cast(x, dt.float32),), node.attrs)
+        return cast(wide, node.dtype)
+    chunk = -(-extent // pieces)
+    combine = combine_of(node)
+    ordered = make(FLIP, (x,), ((axis,),)) if reverse else x
+    totals = make(PARTIAL, (ordered,), ((axis,), combine, axis, chunk))
+    starts = starts_of(totals, axis, combine, initial(combine, node.dtype))
+    return make(SCAN_PIECES, (x, starts), (axis, combine, reverse, chunk))

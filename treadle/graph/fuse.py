@@ -7,8 +7,10 @@ give it, and the join holds if every node of that kernel is then read at the ver
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed, surely, varies
 from treadle.graph import anchors as an
 from treadle.graph.group import (
     Chunk,
@@ -22,14 +24,19 @@ from treadle.graph.index import Affine, Atom, Space, atoms_of
 from treadle.graph.layout import Layout, in_loop_order, row_major
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
+from treadle.graph.strided import same_kernel
 from treadle.graph.values import affines_in
 from treadle.ir.loop import Const, Expr, Intrinsic
 from treadle.ir.node import Node
+from treadle.ops.recurrence import key_of
+from treadle.ops.scan import SCAN_PIECES
 
 MIN_LANES = 8
 """The innermost loop is not cut into shorter runs than this."""
 LARGEST = 600
 """Values of a kernel from which on nothing joins it: compilers take long over long code."""
+_ALONE = frozenset({"contract", "attention", "host", "scatter", "recurrence"})
+"""Kinds of anchors that join no kernel."""
 LARGE = 1 << 15
 """Elements from which on a reduction must not lose the parallelism of its rows."""
 
@@ -42,10 +49,13 @@ class Fusion:
         self.outputs = set(outputs)
         self.leaves: set[Node] = self.found.anchors | set(inputs)
         self.layouts: dict[Node, Layout] = {n: row_major(n.shape) for n in inputs}
-        self.padding = {i.padded: x for x, i in self.found.inside.items()}
+        self.padding: dict[Node, list[Node]] = {}
+        for x, inside in self.found.inside.items():
+            self.padding.setdefault(inside.padded, []).append(x)
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self._readers: dict[Node, list[Group]] = {}
+        self._recurrences: dict[Any, Group] = {}
         given = set(inputs)
         for node in self.found.order:
             if node in self.found.anchors and node not in given and node.op.kind != "input":
@@ -61,15 +71,21 @@ class Fusion:
         for g in needs.values():
             ancestors |= g.ancestors | 1 << g.number
         group = None
-        free = kind not in ("contract", "host", "scatter") and node not in self.padding
+        free = kind not in _ALONE and node not in self.padding
         if free and sh.count(node.shape):
             group = self._join(node, read, needs)
+        if kind == "recurrence":
+            group = self._recurrences.get(key_of(node))
+        if kind == "attention":
+            group = self._join_attention(node, needs)
         if group is None:
             group = self._found(node)
             # Zeros around a node can be written at any time.
             group.ancestors = ancestors if node not in self.padding else 0
         else:
             self._inherit(group, ancestors & ~(1 << group.number))
+        if kind == "recurrence":
+            group.histories.append(node)
         self.group_of[node] = group
         for n in read:
             readers = self._readers.setdefault(n, [])
@@ -82,7 +98,8 @@ class Fusion:
         inside = self.found.inside.get(node)
         if inside is not None:
             return inside.layout
-        if node in self.found.row_major or node not in group.members:
+        apart = node in self.found.row_major or node not in group.members
+        if apart or group.kind == "scan":
             return row_major(node.shape)
         order = [*group.rows, *group.cols]
         return in_loop_order(node.shape, group.members[node].index, order)
@@ -99,6 +116,10 @@ class Fusion:
         """The leaves in memory below a node."""
         operands = self.found.operands.get(node)
         stack = [operands.left.base, operands.right.base] if operands else list(node.inputs)
+        if node in self.found.strided:
+            stack = [x.view.base for x in self.found.strided[node].values()]
+        if node in self.found.strips:
+            stack = [s.base for s in self.found.strips[node]]
         out: list[Node] = []
         seen: set[Node] = set()
         while stack:
@@ -109,7 +130,7 @@ class Fusion:
             if at in self.leaves:
                 out.append(at)
                 if at in self.padding:
-                    out.append(self.padding[at])
+                    out += self.padding[at]
             else:
                 stack += at.inputs
         return out
@@ -123,20 +144,22 @@ class Fusion:
             if self._may_join(group, needs) and self._try(group, node, read):
                 return group
         for leaf in read:
-            if sh.count(leaf.shape) < max(sh.count(node.shape), 2):
-                continue
             for group in self._readers.get(leaf, ()):
                 if group.number in tried or group.kind == "contract":
                     continue
-                tried.add(group.number)
-                if self._may_join(group, needs) and self._try(group, node, read):
-                    return group
+                # Sizes are compared last: what they decide holds for some shapes only.
+                if not self._may_join(group, needs) or not _comparable(group, node):
+                    tried.add(group.number)
+                elif _as_large(leaf, node):
+                    tried.add(group.number)
+                    if self._try(group, node, read):
+                        return group
         return None
 
     def _may_join(self, group: Group, needs: dict[int, Group]) -> bool:
         """Whether no other group that the anchor needs must itself run after this one."""
         # A kernel that writes the places of a window out stores them for one node.
-        if group.parts or group.kind in ("host", "scatter", "border"):
+        if group.parts or group.kind in ("attention", "host", "scatter", "border", "recurrence"):
             return False
         if group.pull.size > LARGEST:
             return False
@@ -149,13 +172,36 @@ class Fusion:
     def _try(self, group: Group, node: Node, read: list[Node]) -> bool:
         if node.op.kind == "reduce" and node not in self.found.unrolled:
             return self._try_reduction(group, node)
-        for frame in self._frames(group):
+        if node.op.kind == "scan":
+            return self._try_scan(group, node)
+        for frame in self._frames(group, node):
             index = propose(group.space, frame, node.shape)
             if index is not None and self._attempt(group, node, index):
                 return True
-        return self._try_inverse(group, node, read)
+        return group.kind != "scan" and self._try_inverse(group, node, read)
 
-    def _frames(self, group: Group) -> list[Frame]:
+    def _join_attention(self, node: Node, needs: dict[int, Group]) -> Group | None:
+        """Gradients of one attention share a kernel, and so do its result and its lse."""
+        for group in reversed(self.groups):
+            if group.kind == "attention" and any(same_kernel(node, x) for x in group.members):
+                bit = 1 << group.number
+                if any(g.ancestors & bit for g in needs.values() if g is not group):
+                    return None
+                group.strided = group.strided | self.found.strided[node]
+                self._compute(group, node)
+                return group
+        return None
+
+    def _compute(self, group: Group, node: Node) -> None:
+        """Makes a node a member of a kernel that is no loop nest."""
+        index = tuple([group.space.var(n) for n in node.shape])
+        group.pull.members[node] = group.pull.accumulator(node, index)
+
+    def _frames(self, group: Group, node: Node) -> list[Frame]:
+        if group.kind == "scan":
+            # The index may run backwards: it is not taken apart.
+            same = squeezed(node.shape) == squeezed(group.frames[0].shape)
+            return group.frames if same else []
         return group.frames[1:] if group.kind == "columns" else group.frames
 
     def _attempt(self, group: Group, node: Node, index: Index) -> bool:
@@ -191,6 +237,22 @@ class Fusion:
             return index is not None and self._attempt(group, node, index)
         return False
 
+    def _try_scan(self, group: Group, node: Node) -> bool:
+        """Joins a scan along the same axis, in the same direction, as a whole."""
+        first = group.node
+        if group.kind != "scan" or first is None or group.chunk or node.op is SCAN_PIECES:
+            return False
+        if node.shape != first.shape or node.attrs != first.attrs:
+            return False
+        pull = group.pull
+        value = pull.scan(node, group.frames[0].index)
+        if pull.conflict:
+            pull.undo()
+            return False
+        pull.members[node] = value
+        pull.keep()
+        return True
+
     def _try_reduction(self, group: Group, node: Node) -> bool:
         if group.kind not in ("loops", "columns") or not group.frames:
             return False
@@ -219,7 +281,7 @@ class Fusion:
         if not group.rows or group.rows[-1] not in cols:
             return False
         kept = sh.count([t.hi + 1 for t in group.rows if t not in cols])
-        return kept >= 16 or sh.count(x.shape) < LARGE
+        return varies(kept) or kept >= 16 or sh.count(x.shape) < LARGE
 
     def _reduced_index(self, group: Group, node: Node, inner: Index) -> Index:
         out = [group.space.zero if d in node.attrs[0] else a for d, a in enumerate(inner)]
@@ -255,6 +317,17 @@ class Fusion:
             group = scatter_group(
                 len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
             )
+        elif kind == "attention":
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+            group.strided = self.found.strided[node]
+            self._compute(group, node)
+        elif kind == "recurrence":
+            pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
+            group = Group(len(self.groups), kind, pull, [], node=node)
+            self._recurrences[key_of(node)] = group
+        elif kind == "scan":
+            group = self._new_scan(node)
         elif kind == "host" or node in self.padding:
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             kind = "host" if kind == "host" else "border"
@@ -308,7 +381,7 @@ class Fusion:
             outer = digits
             if window and len(places) * digits[-1] <= an.SMALL_WINDOW:
                 outer = digits[:-1]
-                places = [{**p, atom: k} for p in places for k in range(digits[-1])]
+                places = [{**p, atom: k} for p in places for k in range(fixed(digits[-1]))]
             parts[atom] = space.dot([space.var(n) for n in outer], steps[: len(outer)])
         group.rows = [
             t
@@ -352,6 +425,47 @@ class Fusion:
         pull.members[node] = value
         pull.keep()
         return group
+
+    def _new_scan(self, node: Node) -> Group:
+        """Loops over all dimensions but one around the turns along that one, in order."""
+        space = Space()
+        pull = Pull(space, self.leaves, self.layouts, self.found.unrolled)
+        axis, chunked = node.attrs[0], node.op is SCAN_PIECES
+        reverse = node.attrs[2] if chunked else node.attrs[1]
+        index = [space.var(n) for n in node.shape]
+        turn = index[axis]
+        if reverse:
+            last = space.const(node.shape[axis] - 1)
+            index[axis] = space.add(last, space.scale(turn, -1))
+        chunk, start = None, list(index)
+        extra: list[Atom] = []
+        if chunked:
+            piece = space.var(node.inputs[1].shape[axis])
+            extra = [piece.terms[0][0]]
+            chunk = Chunk(turn.terms[0][0], extra[0], node.attrs[3], node.shape[axis])
+            start[axis] = piece
+        value = pull.scan(node, tuple(index), tuple(start) if chunked else ())
+        frames = [Frame(node.shape, tuple(index))]
+        group = Group(len(self.groups), "scan", pull, frames, chunk=chunk, node=node)
+        group.cols = [turn.terms[0][0]]
+        group.rows = extra + [t for a in index for t, _ in a.terms if t not in group.cols]
+        pull.members[node] = value
+        pull.keep()
+        return group
+
+
+def _as_large(leaf: Node, node: Node) -> bool:
+    """Whether what a node shares with another kernel is worth it: not a mere row of the node."""
+    count = sh.count(leaf.shape)
+    return surely(count, 2) and surely(count - sh.count(node.shape), 0)
+
+
+def _comparable(group: Group, node: Node) -> bool:
+    """Whether a group has as many elements as a node, or as what the node reduces."""
+    count = sh.count(node.inputs[0].shape if node.op.kind == "reduce" else node.shape)
+    counts = [sh.count(v.node.shape) for v in group.members.values()]
+    counts += [sh.count(frame.shape) for frame in group.frames]
+    return count in counts or sh.count(node.shape) in counts
 
 
 def _delay(group: Group, needs: dict[int, Group]) -> int:
@@ -426,7 +540,7 @@ def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> l
         for atom in order:
             score[atom] += 1.5 if atom is order[-1] else -1.5
     last = max(order, key=lambda t: score[t])
-    if score[last] > score[order[-1]] and last.hi + 1 >= MIN_LANES:
+    if score[last] > score[order[-1]] and (varies(last.hi) or last.hi + 1 >= MIN_LANES):
         return [t for t in order if t is not last] + [last]
     return order
 

@@ -10,6 +10,7 @@ from treadle.base.shape import Shape
 from treadle.graph.anchors import Operands
 from treadle.graph.index import Affine, Atom, Space
 from treadle.graph.pull import Index, Pull, Value
+from treadle.graph.strided import Strided
 from treadle.ir.node import Node
 
 
@@ -36,12 +37,15 @@ class Group:
     """What one kernel computes.
 
     kind: `loops` (pointwise work and rows: reductions run along the inner loops), `columns`
-    (reductions across rows, side by side along the inner loop), `contract`, `scatter`, `host`,
-    `border` (the zeros around a node that is stored inside of a padded buffer).
-    `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced.
+    (reductions across rows, side by side along the inner loop), `scan` (every element along `cols`
+    combined with those before it), `contract`, `attention`, `scatter`, `host`, `border` (the zeros
+    around a node that is stored inside of a padded buffer), `recurrence`.
+    `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced or
+    scanned.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
     is added and the position that it is added at, `target` the index of the result. `parts` are
     the values of a node computed several elements at a time, one for each place in a window.
+    `histories` are the nodes of one recurrence.
     """
 
     number: int
@@ -53,10 +57,12 @@ class Group:
     chunk: Chunk | None = None
     node: Node | None = None
     operands: Operands | None = None
+    strided: dict[str, Strided] = field(default_factory=dict)
     ancestors: int = 0
     elements: list[Value] = field(default_factory=list)
     parts: list[Value] = field(default_factory=list)
     target: Index = ()
+    histories: list[Node] = field(default_factory=list)
 
     @property
     def space(self) -> Space:

@@ -21,7 +21,7 @@ from treadle.graph.group import Group
 from treadle.graph.layout import Layout
 from treadle.graph.nest import Nest, Piece, cut
 from treadle.graph.plan import Launch, Place
-from treadle.graph.pull import Value
+from treadle.graph.pull import Read, Value
 from treadle.graph.values import (
     Dim,
     Root,
@@ -37,6 +37,11 @@ from treadle.graph.values import (
 from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
 from treadle.ops.reduce import combine_of
+
+FAR_APART = 16
+"""Elements from one to the next of which each is on a line of memory of its own."""
+TILE = 32
+"""Lines of memory that stay in the first-level cache even where they all lie in one set of it."""
 
 
 def lower_loops(
@@ -71,8 +76,9 @@ def _pointwise(
 ) -> None:
     pieces: list[Piece] = []
     if dims:
+        dims, cols = _tiled(dims, order)
         last = dims[-1]
-        cols = cut(last.extent, work)
+        cols = cols or cut(last.extent, work)
         pieces = [Piece(last, cols)]
         if len(dims) > 1:
             pieces.insert(0, Piece(dims[-2], cut(dims[-2].extent, work * cols)))
@@ -88,6 +94,18 @@ def _pointwise(
             nest.place(v)
     for root in roots:
         store(nest, root)
+
+
+def _tiled(dims: list[Dim], order: list[Value]) -> tuple[list[Dim], int]:
+    """Where something is read across the innermost loop: the loop that it lies along, just outside
+    of that one, which is cut short; what a line of memory holds is used while it is at hand."""
+    last = dims[-1]
+    for v in order:
+        if isinstance(v.body, Read) and v.body.address.coefficient(last.atom) >= FAR_APART:
+            for d in dims[:-1]:
+                if v.body.address.coefficient(d.atom) == 1:
+                    return [*[e for e in dims[:-1] if e is not d], d, last], TILE
+    return dims, 0
 
 
 def store(nest: Nest, root: Root) -> None:

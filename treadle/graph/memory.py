@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived_all
 from treadle.graph.plan import Place
 from treadle.graph.schedule import Step, in_place
 from treadle.ir.node import Node
@@ -15,6 +17,22 @@ ALIGN = 64
 def nbytes(node: Node) -> int:
     """The size of a node in memory."""
     return sh.count(node.shape) * node.dtype.itemsize
+
+
+Change = tuple[str, int]
+"""`take` or `give`, and the number of the interval."""
+
+
+def arrange(changes: Sequence[Change], *sizes: int) -> list[int]:
+    """The offset of each interval, given their sizes, and the size of the whole."""
+    arena = Arena()
+    offsets = [0] * len(sizes)
+    for change, i in changes:
+        if change == "take":
+            offsets[i] = arena.take(sizes[i])
+        else:
+            arena.give(offsets[i], sizes[i])
+    return [*offsets, arena.size]
 
 
 class Arena:
@@ -58,65 +76,71 @@ class Arena:
 def lay_out(
     steps: Sequence[Step],
     fixed: Mapping[Node, Place],
-    padding: Mapping[Node, Node],
+    padding: Mapping[Node, Sequence[Node]],
     arena_slot: int,
 ) -> tuple[dict[Node, Place], int]:
     """The place of every node that a step stores or reads, and the bytes of the arena.
 
-    `padding`: padded nodes, with the node that each of them holds inside of its own buffer.
+    `padding`: padded nodes and joins, with the nodes that each holds inside of its own buffer.
     """
-    places = dict(fixed)
-    holder = {inner: padded for padded, inner in padding.items()}
+    holder = {inner: padded for padded, parts in padding.items() for inner in parts}
     last: dict[Node, int] = {}
     for i, step in enumerate(steps):
         for node in [*step.reads, *step.stored]:
             last[holder.get(node, node)] = i
-    arena = Arena()
-    held: dict[Node, tuple[int, int]] = {}
+    changes: list[Change] = []
+    sizes: list[int] = []
+    interval: dict[Node, int] = {}
+    held: dict[Node, int] = {}
+
+    def take(node: Node) -> None:
+        interval[node] = held[node] = len(sizes)
+        changes.append(("take", len(sizes)))
+        sizes.append(_aligned(node))
+
     for i, step in enumerate(steps):
         dying = [n for n in step.reads if n in held and last[n] == i]
         for node in step.stored:
             if node in holder:
                 padded = holder[node]
-                if padded not in places:
-                    held[padded] = _take(arena, padded)
-                    places[padded] = (arena_slot, held[padded][0])
-                places[node] = places[padded]
+                if padded not in fixed and padded not in interval:
+                    take(padded)
                 continue
-            if node in places:
+            if node in fixed or node in interval:
                 continue
-            heir = None if node in padding else _heir(step, node, dying, held)
+            heir = None if node in padding else _heir(step, node, dying, held, sizes)
             if heir is not None:
                 dying.remove(heir)
-                held[node] = held.pop(heir)
+                interval[node] = held[node] = held.pop(heir)
             else:
-                held[node] = _take(arena, node)
-            places[node] = (arena_slot, held[node][0])
+                take(node)
         ended = [*dying, *[n for n in step.stored if n in held and last[n] == i]]
         for padded in [holder[n] for n in step.reads if n in holder]:
             if padded in held and last[padded] == i and padded not in ended:
                 ended.append(padded)
-        for node in ended:
-            arena.give(*held.pop(node))
-    return places, arena.size
+        changes += [("give", held.pop(node)) for node in ended]
+    offsets = derived_all(partial(arrange, tuple(changes)), *sizes)
+    places = dict(fixed)
+    places.update({node: (arena_slot, offsets[i]) for node, i in interval.items()})
+    places.update({n: places[padded] for n, padded in holder.items() if padded in places})
+    return places, offsets[-1]
 
 
 def _aligned(node: Node) -> int:
     return -(-max(nbytes(node), 1) // ALIGN) * ALIGN
 
 
-def _take(arena: Arena, node: Node) -> tuple[int, int]:
-    size = _aligned(node)
-    return arena.take(size), size
-
-
 def _heir(
-    step: Step, node: Node, dying: Sequence[Node], held: Mapping[Node, tuple[int, int]]
+    step: Step,
+    node: Node,
+    dying: Sequence[Node],
+    held: Mapping[Node, int],
+    sizes: Sequence[int],
 ) -> Node | None:
     """A buffer read for the last time that may be overwritten in place."""
     for root in step.roots:
         if root.node is node:
             for other in dying:
-                if held[other][1] == _aligned(node) and in_place(step, root, other):
+                if sizes[held[other]] == _aligned(node) and in_place(step, root, other):
                     return other
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from treadle.base.symbolic import derived
 from treadle.graph.emit import Emitter
 from treadle.graph.pull import Value
 from treadle.graph.values import Dim
@@ -24,7 +25,7 @@ class Piece:
     @property
     def count(self) -> int:
         """The number of tasks along this loop."""
-        return max(1, -(-self.dim.extent // self.size))
+        return derived(_pieces, self.dim.extent, self.size, least=1)
 
 
 class Nest:
@@ -149,11 +150,19 @@ def _block(body: list[Stmt]) -> Stmt:
     return body[0] if len(body) == 1 else Block(tuple(body))
 
 
-def cut(extent: int, work: float) -> int:
+def cut(extent: int, work: int) -> int:
     """How many positions of a loop make a task, at `work` additions each."""
+    return derived(_cut, extent, work, least=1)
+
+
+def _pieces(extent: int, size: int) -> int:
+    return max(1, -(-extent // size))
+
+
+def _cut(extent: int, work: int) -> int:
     if extent * work <= 2 * TASK:
         return max(extent, 1)
-    size = max(1, int(TASK / work))
+    size = max(1, TASK // work)
     if size < extent and size >= 64:
         size = -(-size // 64) * 64
     return min(size, extent)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.site import Site
+from treadle.base.symbolic import fixed, integral
 from treadle.graph.index import FAR, Affine, Space
 from treadle.ir.loop import (
     COMPARISONS,
@@ -53,10 +54,10 @@ class Read(Expr):
 
 
 class Value(Var):
-    """One node at one index. `kind` is expr, load, reduce or acc.
+    """One node at one index. `kind` is expr, load, reduce, scan or acc.
 
     `body` is over other values (`args`, in order of appearance); of a `reduce` there is one
-    argument, the element that is accumulated.
+    argument, the element that is accumulated; of a `scan` also, or two: what it starts from.
     """
 
     __slots__ = ("args", "body", "hi", "index", "kind", "level", "lo", "mask", "node", "uses")
@@ -144,6 +145,17 @@ class Pull:
         value.args = [self.at(node.inputs[0], inner)]
         return value
 
+    def scan(self, node: Node, index: Index, start: Index = ()) -> Value:
+        """The value of a scan at an index: its input there, combined with what came before."""
+        value = Value(node, index, node.dtype)
+        value.kind = "scan"
+        self._values[node, index] = value
+        self.fresh.append(value)
+        value.args = [self.at(node.inputs[0], index)]
+        if start:
+            value.args.append(self.at(node.inputs[1], start))
+        return value
+
     def accumulator(self, node: Node, index: Index) -> Value:
         """The value that a contraction's inner loop leaves in a register."""
         value = Value(node, index, node.dtype)
@@ -218,7 +230,7 @@ class Pull:
         positions: list[Index] = [()]
         for d, at in enumerate(index):
             if d in node.attrs[0]:
-                places = [self.space.const(k) for k in range(node.inputs[0].shape[d])]
+                places = [self.space.const(k) for k in range(fixed(node.inputs[0].shape[d]))]
             else:
                 places = [at]
             positions = [(*p, q) for p in positions for q in places]
@@ -253,7 +265,7 @@ class Pull:
         if kind is Affine or kind is Value or kind is Read:
             return e
         if isinstance(e, Const):
-            return self.space.const(int(e.value)) if e.dtype is dt.int64 else e
+            return self.space.const(integral(e.value)) if e.dtype is dt.int64 else e
         if isinstance(e, Binary):
             return self._normal_binary(e)
         if isinstance(e, Select):

@@ -21,6 +21,9 @@ from treadle.ir.loop import Accumulate, Const, Store
 from treadle.ir.node import Node
 from treadle.ops.gather import SCATTER_ADD, bounded
 
+NARROWEST = 64
+"""Neighbouring elements of a task: a few lines of memory."""
+
 
 def scatter_group(
     number: int,
@@ -106,7 +109,11 @@ def _accumulate(
     lanes = bool(rows) and (not cols or address.coefficient(rows[-1].atom) == 1)
     work = sh.count([d.extent for d in cols])
     if rows:
-        nest.parallel(rows[:-1], [Piece(rows[-1], cut(rows[-1].extent, work))])
+        size = cut(rows[-1].extent, work)
+        if lanes:
+            # Narrower tasks would read and write lines of memory in part, over and over.
+            size = min(max(size, NARROWEST), rows[-1].extent)
+        nest.parallel(rows[:-1], [Piece(rows[-1], size)])
         if not lanes:
             nest.loop(rows[-1], "serial")
     for d in cols:

@@ -18,7 +18,7 @@ class Step:
 
     __slots__ = ("group", "loads", "reads", "roots", "stored", "values")
 
-    def __init__(self, group: Group, stored: list[Node], reads: set[Node]) -> None:
+    def __init__(self, group: Group, stored: list[Node], reads: dict[Node, None]) -> None:
         self.group = group
         self.stored = stored
         self.roots: list[Root] = []
@@ -29,12 +29,13 @@ class Step:
 
 def steps_of(fusion: Fusion) -> list[Step]:
     """One step a group that stores something, each with its reads."""
-    reads = [_outside_reads(group) for group in fusion.groups]
+    reads = [_outside_reads(group, fusion) for group in fusion.groups]
     needed = set(fusion.outputs).union(*reads)
-    needed |= {x for padded, x in fusion.padding.items() if padded in needed}
+    needed |= {x for padded, held in fusion.padding.items() if padded in needed for x in held}
     steps: list[Step] = []
     for group, read in zip(fusion.groups, reads, strict=True):
-        nodes = list(group.members) or ([group.node] if group.node is not None else [])
+        nodes = list(group.members) or group.histories
+        nodes = nodes or ([group.node] if group.node is not None else [])
         step = Step(group, [n for n in nodes if n in needed], read)
         if step.stored:
             _describe(step, fusion.layouts)
@@ -42,23 +43,27 @@ def steps_of(fusion: Fusion) -> list[Step]:
     return steps
 
 
-def _outside_reads(group: Group) -> set[Node]:
-    """What a group reads from memory."""
-    out: set[Node] = set()
+def _outside_reads(group: Group, fusion: Fusion) -> dict[Node, None]:
+    """What a group reads from memory, in a fixed order."""
+    out: list[Node] = []
     if group.operands is not None:
-        out |= {group.operands.left.base, group.operands.right.base}
+        out += [group.operands.left.base, group.operands.right.base]
+    out += [x.view.base for x in group.strided.values()]
     if group.kind == "host":
         assert group.node is not None
-        out |= set(group.node.inputs)
+        out += group.node.inputs
+    if group.kind == "recurrence":
+        assert group.node is not None
+        out += [s.base for s in fusion.found.strips[group.node]]
     for v in ordered([*group.members.values(), *group.elements]):
         if isinstance(v.body, Read):
-            out.add(v.body.node)
-    return out
+            out.append(v.body.node)
+    return dict.fromkeys(out)
 
 
 def _describe(step: Step, layouts: Mapping[Node, Layout]) -> None:
     group = step.group
-    if group.kind in ("host", "scatter", "border"):
+    if group.kind in ("attention", "host", "scatter", "border", "recurrence"):
         return
     step.roots = roots_of(group, step.stored, layouts)
     step.values = ordered([r.value for r in step.roots])
@@ -75,7 +80,7 @@ def in_place(step: Step, root: Root, node: Node) -> bool:
         return False
     if group.operands is not None:
         return node not in (group.operands.left.base, group.operands.right.base)
-    if group.kind == "columns" or not group.cols:
+    if group.kind in ("columns", "scan") or not group.cols:
         return True
     full = any(root.address.mask & t.mask for t in group.cols)
     return not full or not any(v.kind == "reduce" for v in step.values)

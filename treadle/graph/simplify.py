@@ -11,6 +11,7 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
+from treadle.base.symbolic import Real, Symbolic, fixed
 from treadle.ir.node import Node, topological
 from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import (
@@ -40,6 +41,7 @@ from treadle.ops.view import (
     RESHAPE,
     SLICE,
     SPREAD,
+    UNSLICE,
     expand,
     permute,
     reshape,
@@ -163,7 +165,14 @@ def _div(node: Node) -> Node | None:
     if is_number(b, 1):
         return _as(a, node)
     value = number(b)
-    if isinstance(value, float | int) and value and math.isfinite(value):
+    if isinstance(value, int):
+        value = fixed(value)
+    if (
+        isinstance(value, float | int)
+        and type(value) is not Real
+        and value
+        and math.isfinite(value)
+    ):
         mantissa, exponent = math.frexp(abs(value))
         # The reciprocal of a power of two is exact, and a product is cheaper.
         if mantissa == 0.5 and abs(exponent) < 14:
@@ -175,6 +184,9 @@ def _power_of_two(node: Node) -> int | None:
     """The exponent of an integer divisor that is a power of two."""
     value = number(node.inputs[1])
     if node.dtype.kind not in "ui" or not isinstance(value, int) or value < 2:
+        return None
+    if isinstance(value, Symbolic):
+        # A size is one by chance.
         return None
     return value.bit_length() - 1 if value & (value - 1) == 0 else None
 
@@ -299,7 +311,22 @@ def _slice(node: Node) -> Node | None:
         last = tuple([a + b * s for a, b, s in zip(begin, stops, stride, strict=True)])
         step = tuple([a * b for a, b in zip(stride, steps, strict=True)])
         return make(SLICE, (x.inputs[0],), (first, last, step))
-    return None
+    return _slice_of_padded(node) if x.op is UNSLICE else None
+
+
+def _slice_of_padded(node: Node) -> Node | None:
+    """A slice that takes nothing but what was laid out in zeros."""
+    x = node.inputs[0]
+    begin, end, every = node.attrs
+    source, (_, starts, steps) = x.inputs[0], x.attrs
+    inside = all(
+        a >= s and b <= s + n for a, b, s, n in zip(begin, end, starts, source.shape, strict=True)
+    )
+    if not inside or any(s != 1 for s in steps):
+        return None
+    low = tuple([a - s for a, s in zip(begin, starts, strict=True)])
+    high = tuple([b - s for b, s in zip(end, starts, strict=True)])
+    return make(SLICE, (source,), (low, high, every))
 
 
 def _flip(node: Node) -> Node | None:
@@ -355,7 +382,7 @@ def _gathered(node: Node, x: Node) -> Node | None:
 
 def _of_nothing(node: Node) -> Node | None:
     """A result with elements from inputs without: zeros, or what a reduction starts from."""
-    if 0 in node.shape or node.op.kind == "host":
+    if 0 in node.shape or node.op.kind in ("host", "recurrence"):
         return None
     if node.op is JOIN:
         parts = tuple(x for x in node.inputs if 0 not in x.shape)
@@ -369,11 +396,11 @@ def _of_nothing(node: Node) -> Node | None:
 def _fold(node: Node) -> Node | None:
     """A pointwise operation on constants, done now."""
     for x in node.inputs:
-        if x.op is not FULL:
+        if x.op is not FULL or type(x.attrs[1]) is Real:
             return None
     if node.op.name == "check" or not node.inputs:
         return None
-    arrays = [np.asarray(x.attrs[1], x.dtype.numpy) for x in node.inputs]
+    arrays = [np.asarray(fixed(x.attrs[1]), x.dtype.numpy) for x in node.inputs]
     with np.errstate(all="ignore"):
         value = np.asarray(node.op.ref(*arrays, *node.attrs)).astype(node.dtype.numpy)
     plain: Any = float(value) if node.dtype.is_floating_point else value.item()

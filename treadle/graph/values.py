@@ -136,6 +136,9 @@ def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
         if v.kind == "reduce":
             v.mask = mask & ~reduced | rows
             continue
+        if v.kind == "scan":
+            v.mask = mask | rows | reduced
+            continue
         mine: list[Affine] = []
         affines_in(v.body, mine)
         for index in mine:
@@ -202,12 +205,12 @@ def merge(dims: list[Dim], indices: Iterable[Affine]) -> list[Dim]:
 
 
 def accumulator_dtype(dtype: DType) -> DType:
-    """What a reduction adds up in."""
+    """What a reduction or a scan adds up in."""
     return dt.float32 if dtype.is_floating_point and dtype.bits < 32 else dtype
 
 
 def neutral(node: Node) -> Const:
-    """What a reduction starts from."""
+    """What a reduction or a scan starts from."""
     kind = accumulator_dtype(node.dtype)
     return Const(initial(combine_of(node), kind), kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from treadle.base.errors import VerifyError
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.plan import HostCall, Launch, Plan, unrolled
 from treadle.ir.loop import Kernel
 from treadle.ir.node import Node, topological
 
@@ -25,7 +25,7 @@ def verify_graph(outputs: Sequence[Node]) -> None:
 def verify_plan(plan: Plan) -> None:
     """Every step names slots that there are and sizes that its kernel has; raises `VerifyError`."""
     written = set(range(plan.inputs))
-    for i, step in enumerate(plan.steps):
+    for i, step in enumerate(unrolled(plan.steps)):
         if isinstance(step, HostCall):
             places = [p for p, _, _ in step.inputs] + [step.output[0]]
             written.add(step.output[0][0])

@@ -9,9 +9,13 @@ convolution is a contraction whose A strides overlap (windows over a padded, cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from treadle.base.dtype import DType
 from treadle.ir.loop import Expr, Param
+
+WINOGRAD_CHANNELS: Final = 32
+"""Filters and channels of a convolution by transformed tiles: whole panels on every target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Operand:
     unit: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Contraction:
     """One contraction pattern; extents and strides are run-time sizes of the launch.
 
@@ -38,6 +42,18 @@ class Contraction:
     panels and partial sums between the steps of a schedule. Sizes, in order: the extents (b dims,
     m dims, n dims, k dims), then for A, B, each extra and each output its strides in elements
     along all of those dimensions in the same order (0 where it does not vary).
+
+    `winograd` promises that it is a convolution of a 3 x 3 window and may be computed by way of
+    transformed tiles of 2 x 2 pixels:
+
+    * `"data"`: m = (image, y, x, 2, 2), n = (filter), k = (3, 3, channel). A is the image, whose
+      last two strides along m are its first two along k, with unit stride along the channels.
+    * `"filter"`: m = (filter), n = (channel, 3, 3), k = (image, y, x, 2, 2). B is the image, whose
+      last two strides along n are its last two along k, with unit stride along the channels, as
+      A has along the filters. Extras and outputs step through n as through one dimension.
+
+    Filters and channels come in multiples of `WINOGRAD_CHANNELS`; operands have the accumulator's
+    type.
     """
 
     name: str
@@ -48,6 +64,7 @@ class Contraction:
     out: tuple[Operand, ...]
     accumulator: DType
     outputs: tuple[Expr, ...]
+    winograd: str = ""
 
     @property
     def params(self) -> tuple[Param, ...]:

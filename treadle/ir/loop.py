@@ -14,10 +14,11 @@ good code (a stride of 1 on the vector loop, small windows) is a `Const`.
 
 Names of operators:
     Unary      neg abs not sqrt rsqrt exp exp2 log log2 log1p expm1 sin cos tan tanh sigmoid erf
+               erfc erfinv lgamma digamma
                floor ceil round trunc isnan isinf isfinite sign reciprocal
-    Binary     add sub mul div floordiv mod rem pow max min atan2 and or xor shl shr
+    Binary     add sub mul div floordiv mod rem pow max min atan2 logaddexp and or xor shl shr
                lt le gt ge eq ne    (comparisons give bool)
-    Accumulate add mul max min and or
+    Accumulate add mul max min logaddexp and or
     Intrinsic  philox(key, counter) -> uint32 · check(value, ok, code) -> value, and fault `code`
                where ok is false · bitcast(x)
 
@@ -165,7 +166,8 @@ class For(Stmt):
     kind: `serial`; `parallel` (only outermost: its range is what the launch hands out in tasks);
     `vector` (innermost: rendered in lanes with a scalar tail; `Accumulate` into a register or
     at an index that does not use `var` becomes a reduction with several accumulators in a fixed
-    order); `unroll` (constant `stop`); `grid` and `block` for GPUs.
+    order, and a scan if the register is read further down in the loop); `unroll` (constant
+    `stop`); `grid` and `block` for GPUs.
     """
 
     var: str
@@ -243,7 +245,7 @@ class Param:
     mode: str = "in"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Kernel:
     """One loop nest with its parameters: what is rendered, cached and launched."""
 

@@ -52,13 +52,14 @@ class Node:
         return Node(self.op, inputs, self.attrs, self.shape, self.dtype, self.device, self.site)
 
 
-def topological(roots: Iterable[Node]) -> list[Node]:
+def topological(roots: Iterable[Node], known: Iterable[Node] = ()) -> list[Node]:
     """Every node that the roots depend on, inputs before users, in a fixed order.
 
-    Iterative: a graph may be deeper than Python's stack.
+    Nodes that are `known` are left out, with what only they depend on. Iterative: a graph may be
+    deeper than Python's stack.
     """
     order: list[Node] = []
-    done: set[Node] = set()
+    done: set[Node] = set(known)
     for root in roots:
         stack: list[tuple[Node, int]] = [(root, 0)]
         while stack:

@@ -36,17 +36,18 @@ from treadle.ir.walk import expressions, inside_out, operands
 UNARY: Final = frozenset(
     {
         "neg", "abs", "not", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "expm1",
-        "sin", "cos", "tan", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "trunc",
+        "sin", "cos", "tan", "tanh", "sigmoid", "erf", "erfc", "erfinv", "lgamma",
+        "digamma", "floor", "ceil", "round", "trunc",
         "isnan", "isinf", "isfinite", "sign", "reciprocal",
     }
 )  # fmt: skip
 BINARY: Final = frozenset(
     {
         "add", "sub", "mul", "div", "floordiv", "mod", "rem", "pow", "max", "min", "atan2",
-        "and", "or", "xor", "shl", "shr", "lt", "le", "gt", "ge", "eq", "ne",
+        "logaddexp", "and", "or", "xor", "shl", "shr", "lt", "le", "gt", "ge", "eq", "ne",
     }
 )  # fmt: skip
-ACCUMULATE: Final = frozenset({"add", "mul", "max", "min", "and", "or"})
+ACCUMULATE: Final = frozenset({"add", "mul", "max", "min", "logaddexp", "and", "or"})
 KINDS: Final = frozenset({"serial", "parallel", "vector", "unroll", "grid", "block"})
 SPACES: Final = frozenset({"register", "stack", "scratch"})
 MODES: Final = frozenset({"in", "out", "inout"})

@@ -1,12 +1,14 @@
 """The op table: importing this room fills `TABLE` with every primitive."""
 
 from treadle.ops import (
+    attention,
     contract,
     ctc,
     gather,
     lapack,
     order,
     pointwise,
+    recurrence,
     reduce,
     scan,
     scatter,
@@ -20,6 +22,7 @@ __all__ = [
     "INPUT",
     "TABLE",
     "Op",
+    "attention",
     "contract",
     "ctc",
     "gather",
@@ -28,6 +31,7 @@ __all__ = [
     "make",
     "order",
     "pointwise",
+    "recurrence",
     "reduce",
     "scan",
     "scatter",

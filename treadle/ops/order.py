@@ -9,6 +9,8 @@ from treadle.base.dtype import DType
 from treadle.base.errors import IndexBoundsError, ShapeError
 from treadle.base.lazy import LazyModule
 from treadle.base.shape import Shape
+from treadle.ops.host import by_rows
+from treadle.ops.rank import positions
 from treadle.ops.table import NO_GRADIENT, Arg, Op, Sample, no_lowering
 
 np = LazyModule("numpy")
@@ -24,12 +26,7 @@ def _same_shape(x: Any, *attrs: Any) -> tuple[Shape, DType]:
 
 
 def _argsort_ref(x: Any, axis: int, descending: bool) -> Any:
-    values = comparable(x)
-    if not descending:
-        return np.argsort(values, axis, kind="stable")
-    # Sorted backwards and read backwards: equal elements keep their order.
-    order = np.argsort(np.flip(values, axis), axis, kind="stable")
-    return np.flip(x.shape[axis] - 1 - order, axis)
+    return positions(comparable(x), axis, 0, x.shape[axis], descending)
 
 
 ARGSORT: Final = Op(
@@ -43,25 +40,21 @@ ARGSORT: Final = Op(
 )  # fmt: skip
 
 
-def _cumulative_ref(x: Any, axis: int, largest: bool) -> Any:
-    values = np.moveaxis(comparable(x), axis, 0)
-    best = values.copy()
-    where = np.zeros(values.shape, np.int64)
-    for i in range(1, len(values)):
-        last, now = best[i - 1], values[i]
-        better = (now >= last) if largest else (now <= last)
-        if values.dtype.kind == "f":
-            better = (better | np.isnan(now)) & ~(np.isnan(last) & ~np.isnan(now))
-        best[i] = np.where(better, now, last)
-        where[i] = np.where(better, i, where[i - 1])
-    return np.moveaxis(where, 0, axis)
+def _ranked_infer(
+    x: Any, axis: int, start: int, stop: int, descending: bool
+) -> tuple[Shape, DType]:
+    return tuple(stop - start if d == axis else n for d, n in enumerate(x.shape)), dt.int64
 
 
-CUMULATIVE: Final = Op(
-    name="cumulative_extremum", kind="host", attr_names=("axis", "largest"), infer=_same_shape,
-    vjp=NO_GRADIENT, lower=no_lowering, ref=_cumulative_ref,
-    samples=(Sample((Arg((3, 5)),), (1, True)), Sample((Arg((3, 5)),), (0, False))),
-    doc="the position of the last largest (smallest) element up to each along an axis",
+RANKED: Final = Op(
+    name="ranked", kind="host", attr_names=("axis", "start", "stop", "descending"),
+    infer=_ranked_infer, vjp=NO_GRADIENT, lower=no_lowering,
+    ref=lambda x, *attrs: positions(comparable(x), *attrs),
+    samples=(
+        Sample((Arg((3, 5)),), (1, 0, 2, False)), Sample((Arg((3, 5)),), (0, 1, 3, True)),
+        Sample((Arg((6,), dt.int64),), (0, 2, 3, True)),
+    ),
+    doc="the positions of the elements of some ranks along an axis, as argsort gives them",
 )  # fmt: skip
 
 
@@ -77,7 +70,8 @@ def _search_infer(edges: Any, x: Any, right: bool) -> tuple[Shape, DType]:
 def _search_ref(edges: Any, x: Any, right: bool) -> Any:
     side = "right" if right else "left"
     if edges.ndim == 1:
-        return np.searchsorted(edges, x, side)
+        found = by_rows(lambda part: np.searchsorted(edges, part, side), x.reshape(-1))
+        return found.reshape(x.shape)
     rows, points = edges.reshape(-1, edges.shape[-1]), x.reshape(-1, x.shape[-1])
     found = [np.searchsorted(e, p, side) for e, p in zip(rows, points, strict=True)]
     return np.array(found, np.int64).reshape(x.shape)

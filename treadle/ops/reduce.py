@@ -168,6 +168,8 @@ def initial(combine: str, dtype: DType) -> Any:
         return 0
     if combine == "mul":
         return 1
+    if combine == "logaddexp":
+        return float("-inf")
     if combine in ("and", "or"):
         return combine == "and"
     if dtype.is_floating_point:
@@ -207,7 +209,7 @@ def _partial_infer(
 def _partial_ref(x: Any, axes: tuple[int, ...], combine: str, axis: int, chunk: int) -> Any:
     ufunc = {
         "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
-        "or": np.logical_or, "and": np.logical_and,
+        "or": np.logical_or, "and": np.logical_and, "logaddexp": np.logaddexp,
     }[combine]  # fmt: skip
     n = x.shape[axis]
     pieces = [
@@ -232,5 +234,5 @@ PARTIAL: Final = Op(
 
 
 def combine_of(node: Node) -> str:
-    """The `Accumulate` operator of a reduction."""
+    """The `Accumulate` operator of a reduction or a scan."""
     return str(node.op.combine or node.attrs[1])

@@ -1,7 +1,12 @@
-"""Scans: running sums and products along an axis."""
+"""Scans: running sums, products and extrema along an axis.
+
+Each element combines with all before it along the axis, or with all after it (`reverse`); no
+dimension is lost. `combine` is the `Accumulate` operator.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from treadle.base import dtype as dt
@@ -10,7 +15,19 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import Shape
 from treadle.ir.node import Node
 from treadle.ops import pointwise as pw
-from treadle.ops.table import Arg, Op, Sample, make, no_lowering, per_input, require_float
+from treadle.ops.gather import JOIN, SCATTER_ALONG
+from treadle.ops.source import full, iota
+from treadle.ops.table import (
+    Arg,
+    Op,
+    Sample,
+    make,
+    no_lowering,
+    not_differentiable,
+    per_input,
+    require_float,
+)
+from treadle.ops.view import slice_
 
 np = LazyModule("numpy")
 
@@ -63,12 +80,12 @@ _SAMPLES: Final = tuple(
 )
 
 CUMSUM: Final[Op] = Op(
-    name="cumsum", kind="host", attr_names=("axis", "reverse"), infer=_infer,
+    name="cumsum", kind="scan", attr_names=("axis", "reverse"), infer=_infer,
     vjp=per_input(_sum_gradient), lower=no_lowering, ref=_sum_ref, samples=_SAMPLES,
     doc="the sum of the elements up to each along an axis, or from each on", combine="add",
 )  # fmt: skip
 CUMPROD: Final[Op] = Op(
-    name="cumprod", kind="host", attr_names=("axis", "reverse"), infer=_infer,
+    name="cumprod", kind="scan", attr_names=("axis", "reverse"), infer=_infer,
     vjp=per_input(_prod_gradient), lower=no_lowering, ref=_prod_ref, samples=_SAMPLES,
     doc="the product of the elements up to each along an axis, or from each on", combine="mul",
 )  # fmt: skip
@@ -102,12 +119,105 @@ def _logsum_gradient(node: Node, g: Node) -> Node:
 
 
 LOGCUMSUMEXP: Final[Op] = Op(
-    name="logcumsumexp", kind="host", attr_names=("axis", "reverse"), infer=_logsum_infer,
+    name="logcumsumexp", kind="scan", attr_names=("axis", "reverse"), infer=_logsum_infer,
     vjp=per_input(_logsum_gradient), lower=no_lowering, ref=_logsum_ref,
     samples=tuple(s for s in _SAMPLES if s.args[0].dtype.is_floating_point),
     doc="log of the sum of exp of the elements up to each along an axis, or from each on",
     combine="logaddexp",
 )  # fmt: skip
+
+
+# --- extrema ----------------------------------------------------------------------------------
+
+
+def place_of(x: Node, best: Node, axis: int, reverse: bool = False) -> Node:
+    """The position of each running extremum: of the last element that is one, or the last NaN.
+
+    An element is a new extremum where it equals the running one, so its position is the last of
+    such positions: a running maximum again.
+    """
+    hit = pw.eq(x, best)
+    if x.dtype.is_floating_point:
+        hit = pw.either(hit, pw.bit_not(pw.eq(x, x)))
+    position = iota(x.shape, axis)
+    none = pw.like(x.shape[axis] if reverse else -1, position)
+    return make(CUMMIN if reverse else CUMMAX, (pw.where(hit, position, none),), (axis, reverse))
+
+
+def _extremum_gradient(node: Node, g: Node) -> Node:
+    x = node.inputs[0]
+    axis, reverse = node.attrs
+    return make(SCATTER_ALONG, (g, place_of(x, node, axis, reverse)), (axis, x.shape))
+
+
+def _extremum(name: str, combine: str, doc: str, accumulate: Callable[[Any, int], Any]) -> Op:
+    return Op(
+        name=name, kind="scan", attr_names=("axis", "reverse"), infer=_infer,
+        vjp=per_input(_extremum_gradient), lower=no_lowering,
+        ref=lambda x, axis, reverse: _along(x, axis, reverse, accumulate), samples=_SAMPLES,
+        doc=doc, combine=combine,
+    )  # fmt: skip
+
+
+CUMMAX: Final[Op] = _extremum(
+    "cummax", "max", "the largest of the elements up to each along an axis, NaN from the first on",
+    lambda a, i: np.maximum.accumulate(a, i),
+)  # fmt: skip
+CUMMIN: Final[Op] = _extremum(
+    "cummin", "min", "the smallest of the elements up to each along an axis, NaN from the first on",
+    lambda a, i: np.minimum.accumulate(a, i),
+)  # fmt: skip
+
+
+# --- long scans in pieces ---------------------------------------------------------------------
+
+_UFUNCS: Final = {
+    "add": "add", "mul": "multiply", "max": "maximum", "min": "minimum", "logaddexp": "logaddexp",
+}  # fmt: skip
+
+
+def _pieces_infer(
+    x: Any, starts: Any, axis: int, combine: str, reverse: bool, chunk: int
+) -> tuple[Shape, DType]:
+    return x.shape, x.dtype
+
+
+def _pieces_ref(x: Any, starts: Any, axis: int, combine: str, reverse: bool, chunk: int) -> Any:
+    ufunc = getattr(np, _UFUNCS[combine])
+    values, starts = np.moveaxis(x, axis, 0), np.moveaxis(starts, axis, 0)
+    if reverse:
+        values = values[::-1]
+    out = np.concatenate([
+        ufunc(starts[i], ufunc.accumulate(values[i * chunk : (i + 1) * chunk], 0, x.dtype))
+        for i in range(len(starts))
+    ])  # fmt: skip
+    return np.moveaxis(out[::-1] if reverse else out, 0, axis)
+
+
+SCAN_PIECES: Final[Op] = Op(
+    name="scan_pieces", kind="scan", attr_names=("axis", "combine", "reverse", "chunk"),
+    infer=_pieces_infer, vjp=not_differentiable, lower=no_lowering, ref=_pieces_ref,
+    samples=(
+        Sample((Arg((7, 5)), Arg((3, 5))), (0, "add", False, 3)),
+        Sample((Arg((2, 9)), Arg((2, 3))), (1, "max", True, 4)),
+    ),
+    doc="scans by pieces of `chunk` along an axis, each with a start of its own: what the planner "
+    "splits long scans into, so that pieces run in parallel and the partition never changes",
+)  # fmt: skip
+
+
+def starts_of(totals: Node, axis: int, combine: str, neutral: Any) -> Node:
+    """What comes before each piece, of the totals of the pieces in order."""
+    op = _BY_COMBINE[combine]
+    upto = make(op, (totals,), (axis, False))
+    first = [n if d != axis else 1 for d, n in enumerate(totals.shape)]
+    stops = [n if d != axis else n - 1 for d, n in enumerate(totals.shape)]
+    rank = len(first)
+    rest = slice_(upto, (0,) * rank, tuple(stops), (1,) * rank)
+    return make(JOIN, (full(tuple(first), neutral, totals.dtype), rest), (axis,))
+
+
+_BY_COMBINE: Final = {op.combine: op for op in (CUMSUM, CUMPROD, LOGCUMSUMEXP, CUMMAX, CUMMIN)}
 
 
 def cumsum(x: Node, axis: int, reverse: bool = False) -> Node:

@@ -45,8 +45,9 @@ class Sample:
 class Op:
     """One primitive: all that treadle knows about it, in one place.
 
-    `kind` is `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `contract`, `conv`,
-    `scatter` or `host`; docs/architecture.md says what each promises to the graph passes.
+    `kind` is `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `scan`, `contract`,
+    `attention`, `conv`, `scatter`, `recurrence` or `host`; docs/architecture.md says what each
+    promises to the graph passes.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Op:
     samples: tuple[Sample, ...]
     doc: str
     combine: str = ""
-    """Of a `reduce`: the `Accumulate` operator."""
+    """Of a `reduce` or a `scan`: the `Accumulate` operator."""
     cost: int = 1
     """Of a `pointwise`: its price in additions, which decides whether recomputing it pays."""
     slack: float = 1.0

@@ -60,9 +60,12 @@ class SGD(Optimizer):
             self._record(_plain, params, (), (lr, decay), flags)
             return
         names = ("momentum_buffer",)
-        fresh = [p for p in params if self.state[p].get("momentum_buffer") is None]
+        state = self.state
+        # A replayed step has its state: only its numbers are asked for.
+        replayed = self._numbers is not None
+        fresh = [p for p in params if not replayed and state[p].get("momentum_buffer") is None]
         for p in fresh:
-            self.state[p]["momentum_buffer"] = zeros_for(p)
+            state[p]["momentum_buffer"] = zeros_for(p)
         if fresh and dampening:
             # The first step takes the gradient undamped.
             self._record(_with_momentum, fresh, names, (lr, decay, momentum, 1.0), flags)

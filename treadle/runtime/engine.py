@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
+import gc
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from treadle.base import dtype as dt
@@ -14,15 +18,20 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import count
 from treadle.base.site import describe
 from treadle.codegen.compile import bind
-from treadle.codegen.contract import schedule
+from treadle.codegen.contract import Schedule
+from treadle.codegen.schedules import schedule_of
 from treadle.codegen.scratch import scratch_bytes
 from treadle.codegen.target import host
-from treadle.graph.build import build, structural_key
-from treadle.graph.plan import HostCall, Launch, Plan
+from treadle.graph.plan import HostCall, Launch, Plan, Repeat, Step, launches_of, steps_in, unrolled
+from treadle.graph.structure import structure
+from treadle.graph.template import Family
+from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
+from treadle.ir.loop import Kernel
 from treadle.ir.node import Node
 from treadle.runtime import program
 from treadle.runtime.buffer import Buffer, empty
+from treadle.runtime.processors import available
 from treadle.runtime.profile import Profile, active
 from treadle.runtime.program import Program
 
@@ -42,6 +51,13 @@ class Bound:
         plan: what to run.
         inputs: the input nodes, in the order of the plan's input slots.
         numbers: which inputs are Python numbers, given by value.
+
+    Attributes:
+        steps: programs of one native call, and host calls.
+        arena: bytes of temporary memory that a run needs.
+        fixed: (output, bytes) where an output gets new memory.
+        taken: (output, input) where it is written over an input.
+        shared: (output, where it comes from) where it is another value of the plan.
     """
 
     def __init__(self, plan: Plan, inputs: Sequence[Node], numbers: Sequence[int]) -> None:
@@ -55,14 +71,15 @@ class Bound:
         self._offset = -base % 64
         self._pack = cells.pack_into
         self._cell_of = {i: base + self._offset + _CELL * k for k, i in enumerate(numbers)}
-        self._steps = _segments(plan)
-        workspace = max((s[2] for s in self._steps if isinstance(s, tuple)), default=0)
-        self._arena = _aligned(plan.arena_bytes) + workspace
+        self.steps: Final = _segments(plan)
+        workspace = max((s[2] for s in self.steps if isinstance(s, tuple)), default=0)
+        self.arena: Final = _aligned(plan.arena_bytes) + workspace
         numbered = list(enumerate(plan.outputs))
         self._cells_by_input = [self._cell_of.get(i, 0) for i in range(plan.inputs)]
-        self._fixed = [(i, o.nbytes) for i, o in numbered if not o.source and o.donated is None]
-        self._taken = [(i, o.donated) for i, o in numbered if o.donated is not None]
-        self._shared = [(i, o) for i, o in numbered if o.source and o.donated is None]
+        fresh = [(i, o) for i, o in numbered if o.donated is None]
+        self.fixed: Final = [(i, o.nbytes) for i, o in fresh if not o.source]
+        self.taken: Final = [(i, o.donated) for i, o in numbered if o.donated is not None]
+        self.shared: Final = [(i, o) for i, o in fresh if o.source]
 
     def run(self, leaves: Sequence[Any]) -> list[Buffer]:
         """The buffers of the outputs.
@@ -74,35 +91,47 @@ class Bound:
             IndexBoundsError: a check failed; the message names the user's line.
         """
         if self._numbers:
-            values = [leaves[i] for i in self._numbers]
-            for k in self._halves:
-                values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
-            self._pack(self._cells, self._offset, *values)
-        addresses = [
-            cell or leaf.address for cell, leaf in zip(self._cells_by_input, leaves, strict=True)
-        ]
+            self.set_numbers([leaves[i] for i in self._numbers])
+            addresses = self.addresses(leaves)
+        else:
+            addresses = [leaf.address for leaf in leaves]
         outputs: list[Any] = [None] * len(self.plan.outputs)
-        for i, nbytes in self._fixed:
+        for i, nbytes in self.fixed:
             outputs[i] = empty(nbytes)
-        for i, taken in self._taken:
+        for i, taken in self.taken:
             outputs[i] = leaves[taken]
-        for i, out in self._shared:
+        for i, out in self.shared:
             outputs[i] = self._alias(out, leaves, outputs)
-        addresses += [buffer.address for buffer in outputs]
-        arena = empty(self._arena) if self._arena else None
+        for buffer in outputs:
+            addresses.append(buffer.address)
+        arena = None
+        if self.arena:
+            arena = empty(self.arena)
         addresses.append(arena.address if arena else 0)
-        for step in self._steps:
+        profile = active()
+        for step in self.steps:
             if isinstance(step, HostCall):
                 _call_host(step, addresses)
+                continue
+            if profile is None:
+                result = step[1].run(addresses)
             else:
-                profile = active()
-                if profile is None:
-                    result = step[1].run(addresses)
-                else:
-                    result = _run_timed(profile, step, addresses)
-                if result:
-                    self._raise(step[0], result)
+                result = _run_timed(profile, step, addresses)
+            if result:
+                self.fail(step[0], result)
         return outputs
+
+    def set_numbers(self, values: list[Any]) -> None:
+        """Puts the inputs that are Python numbers, in order, where the kernels read them."""
+        for k in self._halves:
+            values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
+        self._pack(self._cells, self._offset, *values)
+
+    def addresses(self, leaves: Sequence[Any]) -> list[int]:
+        """Where each input is: its buffer, or the cell of a number."""
+        return [
+            cell or leaf.address for cell, leaf in zip(self._cells_by_input, leaves, strict=True)
+        ]
 
     def _alias(self, out: Any, leaves: Sequence[Any], outputs: list[Any]) -> Buffer:
         """The buffer of an output that is another value of the plan."""
@@ -117,7 +146,8 @@ class Bound:
         given: Buffer = leaves[i]
         return given
 
-    def _raise(self, launches: Sequence[Launch], result: int) -> None:
+    def fail(self, launches: Sequence[Launch], result: int) -> None:
+        """Raises what a launch that returned a fault code found."""
         found = program.fault(result)
         assert found is not None
         launch = launches[found.launch]
@@ -130,16 +160,21 @@ def _run_timed(
 ) -> int:
     launches, native, _ = step
     result, times = native.run_timed(addresses)
-    for launch, (start, stop) in zip(launches, times, strict=True):
-        profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
+    # A contraction may be several launches in a row: one event, its work counted once.
+    for launch, parts in itertools.groupby(zip(launches, times, strict=True), lambda x: x[0]):
+        spans = [span for _, span in parts]
+        profile.add(launch.label, "run", spans[0][0], spans[-1][1], launch.flop, launch.bytes)
     return result
+
+
+_processors: Final = functools.cache(available)
 
 
 def _segments(plan: Plan) -> list[Any]:
     """The steps with neighbouring launches joined into programs of one native call."""
     out: list[Any] = []
-    pending: list[Launch] = []
-    for step in plan.steps:
+    pending: list[Launch | Repeat] = []
+    for step in _without_calls(plan.steps):
         if isinstance(step, HostCall):
             if pending:
                 out.append(_program(plan, pending))
@@ -152,34 +187,84 @@ def _segments(plan: Plan) -> list[Any]:
     return out
 
 
-def _program(plan: Plan, steps: Sequence[Launch]) -> tuple[list[Launch], Program, int]:
+def _without_calls(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps with loops around host calls unrolled: the native driver cannot do those."""
+    for step in steps:
+        if isinstance(step, Repeat) and any(isinstance(s, HostCall) for s in steps_in([step])):
+            yield from unrolled([step])
+        else:
+            yield step
+
+
+def _program(plan: Plan, steps: Sequence[Launch | Repeat]) -> tuple[list[Launch], Program, int]:
     """Launches as one native call, the step of the plan for each, and the bytes of shared
     workspace behind the arena that contractions need."""
-    target = host()
-    addresses = bind([step.kernel for step in steps], target)
-    owners: list[Launch] = []
-    launches: list[program.Launch] = []
-    scratch = workspace = 0
-    behind = (plan.arena_slot, _aligned(plan.arena_bytes))
-    for step, address in zip(steps, addresses, strict=True):
+    binder = _Binder(plan, launches_of(steps))
+    launches, owners = binder.bound(steps)
+    return owners, Program(launches, plan.arena_slot + 1, binder.scratch), binder.workspace
+
+
+class _Binder:
+    """Turns launches of a plan into those of the driver."""
+
+    def __init__(self, plan: Plan, launches: Sequence[Launch]) -> None:
+        self._target = host()
+        kernels = [launch.kernel for launch in launches]
+        self._addresses = dict(zip(launches, bind(kernels, self._target), strict=True))
+        self._behind = (plan.arena_slot, _aligned(plan.arena_bytes))
+        self.scratch = 0
+        self.workspace = 0
+
+    def bound(
+        self, steps: Sequence[Any], advances: Sequence[Any] | None = None
+    ) -> tuple[list[program.Launch | program.Repeat], list[Launch]]:
+        """The driver's launches, and whose part each of them is in a run."""
+        out: list[program.Launch | program.Repeat] = []
+        owners: list[Launch] = []
+        for i, step in enumerate(steps):
+            advance = None if advances is None else advances[i]
+            if isinstance(step, Repeat):
+                inner, mine = self.bound(step.steps, step.advances)
+                moves = None if advance is None else self.bound(step.steps, advance)[0]
+                out.append(program.Repeat(inner, step.times, moves))
+                owners += mine * step.times
+            else:
+                parts = self._parts(step, advance)
+                out += parts
+                owners += [step] * len(parts)
+        return out, owners
+
+    def _parts(self, step: Launch, advance: Sequence[int] | None) -> list[program.Launch]:
+        """The launches of one step; a contraction may take several."""
         places = [number for place in step.buffers for number in place]
-        if isinstance(step.kernel, Contraction):
-            cut = schedule(step.kernel, step.sizes, target)
-            scratch = max(scratch, cut.scratch)
-            workspace = max(workspace, cut.workspace)
-            places += behind
-            for part in cut.steps:
-                owners.append(step)
-                launches.append(
-                    program.Launch(address, (*places, *part.sizes), part.tasks, part.grain)
-                )
-        else:
-            scratch = max(scratch, scratch_bytes(step.kernel, step.sizes))
-            owners.append(step)
-            launches.append(
-                program.Launch(address, (*places, *step.sizes), step.tasks, _grain(step))
-            )
-    return owners, Program(launches, plan.arena_slot + 1, scratch), workspace
+        moves = [m for a in advance or () for m in (0, a)]
+        address = self._addresses[step]
+        if isinstance(step.kernel, Kernel):
+            self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
+            params = (*places, *step.sizes)
+            return [program.Launch(address, params, step.tasks, _grain(step), moves)]
+        cut = _schedule(address, step.kernel, step.sizes)
+        self.scratch = max(self.scratch, cut.scratch)
+        self.workspace = max(self.workspace, cut.workspace)
+        places += self._behind
+        return [
+            program.Launch(address, (*places, *part.sizes), part.tasks, part.grain, moves)
+            for part in cut.steps
+        ]
+
+
+_schedules: Final[dict[tuple[int, tuple[int, ...]], Schedule]] = {}
+_SCHEDULES_AT_MOST: Final = 1 << 14
+
+
+def _schedule(address: int, kernel: Contraction | Attention, sizes: tuple[int, ...]) -> Schedule:
+    """How a launch is cut, which layers of one shape have in common."""
+    found = _schedules.get((address, sizes))
+    if found is None:
+        if len(_schedules) >= _SCHEDULES_AT_MOST:
+            _schedules.clear()
+        found = _schedules[address, sizes] = schedule_of(kernel, sizes, host(), _processors())
+    return found
 
 
 def _aligned(nbytes: int) -> int:
@@ -231,13 +316,32 @@ def prepare(
         donated: inputs whose memory may be written to.
         numbers: inputs that are Python numbers.
     """
-    key = (structural_key(outputs, inputs, donated), tuple(numbers))
-    bound = _bound.get(key)
+    key, sizes = structure(outputs, inputs, donated)
+    exact = (key, sizes, tuple(numbers))
+    bound = _bound.get(exact)
     if bound is None:
         if len(_bound) >= _PLANS_AT_MOST:
             _bound.clear()
-        bound = _bound[key] = Bound(build(outputs, inputs, donated), inputs, numbers)
+            _families.clear()
+        family = _families.setdefault(key, Family())
+        with _uncollected():
+            plan = family.plan(sizes, outputs, inputs, donated)
+            bound = _bound[exact] = Bound(plan, inputs, numbers)
     return bound
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A block without garbage collections: planning makes a great many objects that stay alive
+    until it ends, which a collector would look through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 _bound: Final[dict[Any, Bound]] = {}
+_families: Final[dict[Any, Family]] = {}

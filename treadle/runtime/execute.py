@@ -65,13 +65,6 @@ def donatable(leaves: list[Any]) -> tuple[int, ...]:
     )
 
 
-def unshared(leaves: list[Any], chosen: tuple[int, ...]) -> bool:
-    """Whether nobody else holds the chosen inputs, which a plan is going to overwrite."""
-    count = sys.getrefcount
-    # One reference fewer than in `_reference_counts`: no loop variable holds the leaf.
-    return all(count(leaves[i]) < _UNSHARED for i in chosen)
-
-
 def submit(trace: Trace) -> list[Any]:
     """Runs what is pending in a trace, and gives their memory to the tensors alive.
 
@@ -83,10 +76,12 @@ def submit(trace: Trace) -> list[Any]:
     """
     live = trace.live()
     trace.done = True
-    state = trace.state
     owed = _owed(trace, live)
     wanted = tuple(sorted({t._pos for t in live}))
-    saved, outputs = _outputs(state, wanted, owed)
+    saved: tuple[int, ...] = ()
+    outputs = wanted
+    if owed:
+        saved, outputs = _outputs(trace.state, wanted, owed)
     if outputs:
         try:
             by_position = _run(trace, trace.leaves, outputs, donatable(trace.leaves))
@@ -139,6 +134,7 @@ def _run(
         counts.plans += 1
     counts.runs += 1
     buffers = plan.run(leaves)
+    trace.plan = (plan, *key)
     if profile is not None:
         profile.resume()
     return dict(zip(outputs, buffers, strict=True))
@@ -146,18 +142,16 @@ def _run(
 
 def _owed(trace: Trace, live: Sequence[Any]) -> tuple[int, ...]:
     """The values alive that a backward pass may still start from."""
-    roots = {t._pos for t in live if t._needs == DERIVED}
+    roots = [t._pos for t in live if t._needs == DERIVED]
     if not roots:
         return ()
-    return tuple(sorted(pos for pos in roots if not trace.is_freed(pos)))
+    return tuple(sorted({pos for pos in roots if not trace.is_freed(pos)}))
 
 
 def _outputs(
     state: State, wanted: tuple[int, ...], owed: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The positions kept for a backward pass, and all that the plan must store."""
-    if not owed:
-        return (), wanted
     key = ("saved", owed)
     saved = state.plans.get(key)
     if saved is None:

@@ -20,7 +20,7 @@ import warnings
 from typing import Final, NamedTuple
 
 from treadle.base.settings import settings
-from treadle.codegen.driver import FIELDS, POOL_BYTES
+from treadle.codegen.pool_record import FIELDS, PLACED, POOL_BYTES
 from treadle.runtime.driver import driver
 from treadle.runtime.pages import PAGE, map_pages, unmap_pages
 from treadle.runtime.processors import available
@@ -126,6 +126,7 @@ class Pool:
             worker = self._workers[-1]
             if worker.ident is not None:
                 worker.join()
+            self._place(len(self._workers), 0)
             self._workers.pop()
         while len(self._workers) < threads - 1 and self._hire(len(self._workers) + 1):
             pass
@@ -151,7 +152,14 @@ class Pool:
                 stacklevel=2,
             )
             return False
+        self._place(number, worker.native_id or 0)
         return True
+
+    def _place(self, number: int, system_id: int) -> None:
+        """Notes by which number the system knows a worker, so that waking it can place it."""
+        if number < PLACED:
+            ids = self.address + FIELDS["ids"]
+            ctypes.c_int32.from_address(ids + 4 * number).value = system_id
 
     def _configure(self, threads: int) -> None:
         # With more threads than processors, whoever spins keeps another from working.
@@ -186,9 +194,13 @@ def _constants() -> dict[str, int]:
     libc = ctypes.CDLL(None)
     names = {"yield": "sched_yield", "nap": "usleep", "clock": "clock_gettime"}
     out = {"yields": _YIELDS, "clock_id": time.CLOCK_MONOTONIC}
-    if sys.platform == "linux" and platform.machine() in _FUTEX:
-        names["syscall"] = "syscall"
-        out["futex"] = _FUTEX[platform.machine()]
+    if sys.platform == "linux":
+        names |= {
+            "cpu": "sched_getcpu", "affinity": "sched_getaffinity", "confine": "sched_setaffinity"
+        }  # fmt: skip
+        if platform.machine() in _FUTEX:
+            names["syscall"] = "syscall"
+            out["futex"] = _FUTEX[platform.machine()]
     for field, name in names.items():
         out[field] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
     return out

@@ -6,19 +6,35 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from treadle.base.lazy import LazyModule
 from treadle.runtime.driver import driver
 from treadle.runtime.pool import pool
+
+np = LazyModule("numpy")
 
 _HEADER: Final = 3
 
 
 class Launch(NamedTuple):
-    """One kernel over the range `0 .. tasks`, cut into pieces of `grain`."""
+    """One kernel over the range `0 .. tasks`, cut into pieces of `grain`.
+
+    In a `Repeat`, `advance` is added to the first params from turn to turn.
+    """
 
     kernel: int
     params: Sequence[int]
     tasks: int
     grain: int
+    advance: Sequence[int] = ()
+
+
+class Repeat(NamedTuple):
+    """Launches that run `times` times; `outer` are the same ones with the advances of a loop
+    around this one."""
+
+    launches: Sequence[Launch | Repeat]
+    times: int
+    outer: Sequence[Launch | Repeat] | None = None
 
 
 class Fault(NamedTuple):
@@ -42,25 +58,16 @@ class Program:
 
     __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "slots")
 
-    def __init__(self, launches: Sequence[Launch], slots: int, scratch: int = 0) -> None:
-        for number, launch in enumerate(launches):
-            if launch.grain < 1 or launch.tasks < 0:
-                raise ValueError(
-                    f"launch {number} has {launch.tasks} tasks in grains of {launch.grain}"
-                )
-        params = [value for launch in launches for value in launch.params]
-        self._params: Final = (ctypes.c_int64 * len(params))(*params)
-        records: list[int] = []
-        at = ctypes.addressof(self._params)
-        for launch in launches:
-            records += (launch.kernel, at, launch.tasks, launch.grain, 0)
-            at += 8 * len(launch.params)
-        self._launches: Final = (ctypes.c_int64 * len(records))(*records)
-        self.count: Final = len(launches)
+    def __init__(self, launches: Sequence[Launch | Repeat], slots: int, scratch: int = 0) -> None:
+        params, records, _ = _table(launches)
+        self._params: Final = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
+        records[:, 1] = records[:, 1] * 8 + ctypes.addressof(self._params)
+        self._launches: Final = (ctypes.c_int64 * records.size).from_buffer_copy(records)
+        self.count: Final = len(records)
         self.slots: Final = slots
         self._enter: Final = driver().enter
         # A frame is used by one run at a time; threads that run the same program take their own.
-        self._frames: Final = [self._frame()]
+        self._frames: Final = [self.frame()]
         pool.reserve(scratch)
 
     def run(self, addresses: list[int]) -> int:
@@ -72,17 +79,21 @@ class Program:
         Raises:
             ValueError: not one address per slot.
         """
-        if not pool.ready:
-            pool.start()
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = self._frame()
+            frame = self.frame()
         table, address = frame
         table[:] = addresses
-        result = self._enter(address)
+        result = self.enter(address)
         self._frames.append(frame)
         return result
+
+    def enter(self, frame: int) -> int:
+        """Runs all launches over the table of a frame; returns what `run` returns."""
+        if not pool.ready:
+            pool.start()
+        return self._enter(frame)
 
     def run_timed(self, addresses: list[int]) -> tuple[int, list[tuple[int, int]]]:
         """As `run`, with the start and the stop of each launch in nanoseconds of a steady clock.
@@ -101,13 +112,50 @@ class Program:
         )
         return result, list(zip(times[::2], times[1::2], strict=True))
 
-    def _frame(self) -> tuple[Any, int]:
-        """The table of slots, and the address of the frame that it is the end of."""
+    def frame(self) -> tuple[Any, int]:
+        """A table of slots to be filled, and the address of the frame that it is the end of."""
         whole = (ctypes.c_int64 * (_HEADER + self.slots))(
             pool.address, ctypes.addressof(self._launches), self.count
         )
         table = (ctypes.c_int64 * self.slots).from_buffer(whole, 8 * _HEADER)
         return table, ctypes.addressof(whole)
+
+
+def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:
+    """The params of all launches in order, their records with the place of their params, and how
+    the params advance in a loop around them."""
+    params, advances = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    records = [np.zeros((0, 5), np.int64)]
+    size = 0
+    for number, launch in enumerate(launches):
+        if isinstance(launch, Repeat):
+            mine, record, advance = _repeated(launch)
+        else:
+            if launch.grain < 1 or launch.tasks < 0:
+                raise ValueError(
+                    f"launch {number} has {launch.tasks} tasks in grains of {launch.grain}"
+                )
+            mine = np.array(launch.params, np.int64)
+            record = np.array([[launch.kernel, 0, launch.tasks, launch.grain, 0]], np.int64)
+            advance = np.zeros(len(mine), np.int64)
+            advance[: len(launch.advance)] = launch.advance
+        record[:, 1] += size
+        size += len(mine)
+        params.append(mine)
+        records.append(record)
+        advances.append(advance)
+    return np.concatenate(params), np.concatenate(records), np.concatenate(advances)
+
+
+def _repeated(loop: Repeat) -> tuple[Any, Any, Any]:
+    """All turns of a loop, written out: an add of numbers for each."""
+    params, records, advance = _table(loop.launches)
+    turns = np.arange(loop.times, dtype=np.int64)[:, None]
+    places = np.repeat(turns * len(params), len(records))
+    every = np.tile(records, (loop.times, 1))
+    every[:, 1] += places
+    outer = np.zeros(len(params), np.int64) if loop.outer is None else _table(loop.outer)[2]
+    return (params + turns * advance).reshape(-1), every, np.tile(outer, loop.times)
 
 
 def fault(result: int) -> Fault | None:

@@ -318,6 +318,7 @@ from treadle.tensor.random import (
     set_rng_state,
 )  # fmt: skip
 from treadle.tensor.record import block, flush, step_done
+from treadle.tensor.recurrence import scan
 from treadle.tensor.reduction import (
     all,
     allclose,

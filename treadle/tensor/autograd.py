@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from treadle.base.errors import GradientError
 from treadle.graph.capture import DERIVED, LEAF, Shortcut, State, Trace
-from treadle.graph.history import reachable
+from treadle.graph.history import loops_in, reachable
 from treadle.ir.node import Node
 from treadle.ops.pointwise import ADD
+from treadle.ops.recurrence import RECURRENCE
+from treadle.ops.recurrence_gradient import gradients
 from treadle.ops.source import FULL
 from treadle.ops.table import INPUT, input_node
 from treadle.ops.view import ALIAS
@@ -52,9 +54,17 @@ class _Walk:
         """The (position, gradient position) of each leaf reached, and all positions visited."""
         leaves: list[int] = []
         visited: list[int] = []
-        for pos in reachable(self.states, list(self.grads)):
+        order = reachable(self.states, list(self.grads))
+        # The histories of one loop are done at the first of them, which is walked last.
+        found = set(order)
+        loops = {
+            min(found.intersection(members)): members
+            for members in loops_in(self.states).values()
+            if not found.isdisjoint(members)
+        }
+        for pos in order:
             state = self.states[pos]
-            if pos not in self.grads and pos not in self.trace.functions:
+            if pos not in self.grads and pos not in self.trace.functions and pos not in loops:
                 continue
             self._call_hooks(pos)
             if state.needs == LEAF:
@@ -64,6 +74,8 @@ class _Walk:
             self._refuse_freed(pos, state)
             if pos in self.trace.functions:
                 self._through_function(pos)
+            elif state.node is not None and state.node.op is RECURRENCE:
+                self._through_loop(loops.get(pos, []))
             else:
                 self._through_op(pos, state)
         return [(pos, self.grads[pos]) for pos in leaves], frozenset(visited)
@@ -109,6 +121,20 @@ class _Walk:
                 gradient = node.op.vjp(node, g, i)
                 if gradient is not None:
                     self.add(source, self._transplant(gradient))
+
+    def _through_loop(self, members: Sequence[int]) -> None:
+        """The gradients of all histories of a loop at once, by one loop back."""
+        known = [node for pos in members if (node := self.states[pos].node) is not None]
+        given = [pos for pos in members if pos in self.grads]
+        nodes = [node for pos, node in zip(members, known, strict=True) if pos in self.grads]
+        if not nodes:
+            return
+        gs = [input_node(node.shape, node.dtype) for node in nodes]
+        self.values.update(zip(gs, [self.grads[pos] for pos in given], strict=True))
+        sources = self.states[given[0]].inputs
+        wanted = {i for i, source in enumerate(sources) if self.states[source].needs}
+        for i, gradient in gradients(nodes, gs, wanted, known).items():
+            self.add(sources[i], self._transplant(gradient))
 
     def _through_function(self, pos: int) -> None:
         """The custom backward, once for all outputs: at the first of them, which is walked last."""

@@ -14,19 +14,20 @@ from typing import Any, Final
 from weakref import ref
 
 from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
-from treadle.runtime.execute import unshared
+from treadle.runtime.frame import Frame
 from treadle.runtime.profile import active
 from treadle.tensor.inplace import hold_again
 from treadle.tensor.record import (
+    LOCK,
     Capture,
     Lazy,
-    concrete,
     flush,
     hold,
     mode,
     recorder,
     run,
 )
+from treadle.tensor.replay import Replay
 from treadle.tensor.tree import flatten, rebuild
 
 _RECORDINGS_AT_MOST: Final = 64
@@ -55,84 +56,27 @@ class Recording:
         self.grads: list[tuple[Any, State]] = []
         self.result: list[State | None] = []
         self.tree: Any = None
-        self.direct: Direct | None = None
+        self.direct: Replay | None = None
 
-    def bindings(self, values: list[Any]) -> list[Any]:
-        """A buffer or a number for each input."""
-        found: list[Any] = []
-        for tensor, argument, source, value, _ in self.leaves:
-            t = values[argument] if argument >= 0 else tensor
-            if t is not None:
-                found.append(t._buffer)
-            else:
-                found.append(value if source is None else source())
-        return found
-
-    def learn(self, history: Trace) -> None:
-        """After a replay that ran: remembers the plan it ran by, if the next can take the same."""
-        states = [state for _, state in (*self.writes, *self.grads)]
-        states += [state for state in self.result if isinstance(state, State)]
-        outputs = tuple(sorted({state.pos for state in states}))
-        for (wanted, donated), plan in self.end.plans.items():
-            plain = all(t._base is None for t, _ in self.writes)
-            if wanted == outputs and plain and not history.saved:
-                self.direct = Direct(plan, donated, {p: i for i, p in enumerate(outputs)}, history)
-
-
-class Direct:
-    """The plan of a recording that ends in a run: replays need no trace at all."""
-
-    __slots__ = ("donated", "history", "index", "plan")
-
-    def __init__(
-        self, plan: Any, donated: tuple[int, ...], index: dict[int, int], history: Trace
-    ) -> None:
-        self.plan = plan
-        self.donated = donated
-        self.index = index
-        # Results that had a history say that it was freed.
-        self.history = history
-
-    def run(self, known: Recording, values: list[Any]) -> list[Any] | None:
-        """The results, or `None` where other inputs may be overwritten than the plan expects."""
-        leaves = known.bindings(values)
-        for t, _ in known.writes:
-            t._buffer = None
-        buffers = None
-        try:
-            if unshared(leaves, self.donated):
-                buffers = self.plan.run(leaves)
-        finally:
-            if buffers is None:
-                _give_back(known, values, leaves)
-        if buffers is None:
-            return None
-        index = self.index
-        for t, state in known.writes:
-            t._buffer = buffers[index[state.pos]]
-            t._trace = None
-            t._version += 1
-        for leaf, state in known.grads:
-            leaf._grad = concrete(buffers[index[state.pos]], state.node)
-        return [
-            None if state is None else self._result(state, buffers[index[state.pos]])
-            for state in known.result
-        ]
-
-    def _result(self, state: State, buffer: Any) -> Any:
-        t = concrete(buffer, state.node, state.needs)
-        if state.needs == DERIVED:
-            t._trace, t._pos = self.history, state.pos
-        return t
-
-
-def _give_back(known: Recording, values: list[Any], leaves: list[Any]) -> None:
-    """The tensors that would have been written hold what they held."""
-    written = {id(t) for t, _ in known.writes}
-    for (tensor, argument, _, _, _), buffer in zip(known.leaves, leaves, strict=True):
-        t = values[argument] if argument >= 0 else tensor
-        if t is not None and id(t) in written:
-            t._buffer = buffer
+    def learn(self, history: Trace, values: list[Any]) -> None:
+        """After a replay that ran: prepares the next one, if it can take the same plan."""
+        tensors = [t if a < 0 else values[a] for t, a, *_ in self.leaves]
+        if history.plan is None or history.saved:
+            return
+        if any(t is not None and t._base is not None for t in tensors):
+            return
+        plan, outputs, donated = history.plan
+        index = {pos: i for i, pos in enumerate(outputs)}
+        writes = [(t, index[s.pos]) for t, s in self.writes]
+        owners = {id(t) for t, _ in writes}
+        if not Frame.fits(plan) or any(id(self.leaves[i][0]) not in owners for i in donated):
+            return
+        self.direct = Replay(
+            Frame(plan, [None if t is None else t._buffer for t in tensors]), self.leaves, writes,
+            [(leaf, index[s.pos], s) for leaf, s in self.grads],
+            [None if s is None else (index[s.pos], s) for s in self.result],
+            plan.taken, donated, history,
+        )  # fmt: skip
 
 
 class Compiled:
@@ -153,18 +97,27 @@ class Compiled:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values, tree = flatten((args, kwargs))
-        key = (tree, mode(), recorder().grad, *map(_guard, values))
+        values, tree = flatten((args, kwargs)) if kwargs else _arguments(args)
+        here = recorder()
+        key = (tree, mode(), here.grad, *map(_guard, values))
         known = self._known.get(key)
-        if known is not None and self._replayable(known, values):
+        if known is None:
+            return self._record(key, False, values, args, kwargs)
+        if here.trace.handles or here.trace.leaves:
+            flush()
+        direct = known.direct
+        if direct is not None and here.check is None and active() is None:
+            with LOCK:
+                found = direct.run(values, known.callbacks)
+            if found is not None:
+                return rebuild(known.tree, found)
+        if self._replayable(known, values):
             return self._replay(known, values)
-        return self._record(key, known is not None, values, args, kwargs)
+        return self._record(key, True, values, args, kwargs)
 
     # --- replay ------------------------------------------------------------------------------
 
     def _replayable(self, known: Recording, values: list[Any]) -> bool:
-        if recorder().trace.handles or recorder().trace.leaves:
-            flush()
         for tensor, argument, _, _, state in known.leaves:
             t = values[argument] if argument >= 0 else tensor
             if t is None:
@@ -185,11 +138,6 @@ class Compiled:
     def _replay(self, known: Recording, values: list[Any]) -> Any:
         for callback in known.callbacks:
             callback()
-        if known.direct is not None and active() is None:
-            found = known.direct.run(known, values)
-            if found is not None:
-                return rebuild(known.tree, found)
-            known.direct = None
         trace = recorder().trace
         leaves = trace.leaves
         for tensor, argument, source, value, state in known.leaves:
@@ -219,7 +167,7 @@ class Compiled:
         result = [None if state is None else hold(trace, state) for state in known.result]
         if known.submits:
             flush()
-            known.learn(trace)
+            known.learn(trace, values)
         return rebuild(known.tree, result)
 
     # --- recording ---------------------------------------------------------------------------
@@ -312,6 +260,14 @@ class Compiled:
                 name = what[i] if i < len(what) else f"argument {i - len(what)}"
                 return f"{name} changed: {old!r} -> {new!r}"
         return "the number of arguments changed"
+
+
+def _arguments(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """`flatten`, of which tensors in a row need nothing."""
+    for value in args:
+        if not isinstance(value, Lazy):
+            return flatten(args)
+    return list(args), None
 
 
 def _guard(value: Any) -> Any:

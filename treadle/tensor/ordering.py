@@ -10,9 +10,10 @@ from treadle.base import shape as sh
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy import LazyModule
 from treadle.ops.gather import TAKE_ALONG
-from treadle.ops.order import ARGSORT, SEARCH, comparable
+from treadle.ops.order import ARGSORT, RANKED, SEARCH, comparable
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
+from treadle.tensor import reduction as red
 from treadle.tensor.creation import from_numpy
 from treadle.tensor.gathering import promote_pair
 from treadle.tensor.promote import as_dtype, get_default_dtype
@@ -65,13 +66,13 @@ def topk(
     """
     if not input._node.shape:
         return sort(input)
-    order, axis = _order(input, dim, largest)
+    axis = sh.axis(dim, len(input._node.shape))
     if not 0 <= k <= input._node.shape[axis]:
         raise ShapeError(
             f"topk: selected index k = {k} out of range for dimension {axis} with size "
             f"{input._node.shape[axis]}"
         )
-    first = mv.narrow(order, axis, 0, k)
+    first = record(RANKED, (input.detach(),), (axis, 0, k, largest))
     return Extremum(record(TAKE_ALONG, (input, first), (axis,)), first)
 
 
@@ -79,13 +80,14 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Ext
     """The `k`-th smallest element (from 1) along `dim`, and its position."""
     if not input._node.shape:
         return lifted(kthvalue, input, k, dim)
-    order, axis = _order(input, dim, False)
+    axis = sh.axis(dim, len(input._node.shape))
     if not 1 <= k <= input._node.shape[axis]:
         raise ShapeError(
             f"kthvalue: k = {k} out of range for dimension {axis} with size "
             f"{input._node.shape[axis]}"
         )
-    return pick(input, mv.narrow(order, axis, k - 1, 1), axis, keepdim)
+    place = record(RANKED, (input.detach(),), (axis, k - 1, k, False))
+    return pick(input, place, axis, keepdim)
 
 
 def lifted(function: Callable[..., Extremum], input: Any, *args: Any) -> Extremum:
@@ -134,10 +136,14 @@ def unique(
         The elements, or a tuple of them and what was asked for.
     """
     array = input.detach().numpy()
-    values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=dim)
+    found = np.unique(array, False, return_inverse, return_counts, dim)
+    values, *rest = found if return_inverse or return_counts else (found,)
     shape = array.shape if dim is None else (array.shape[dim],)
-    extras = [from_numpy(inverse.reshape(shape).astype(np.int64))] if return_inverse else []
-    extras += [from_numpy(counts.astype(np.int64))] if return_counts else []
+    extras = []
+    if return_inverse:
+        extras.append(from_numpy(rest.pop(0).reshape(shape).astype(np.int64)))
+    if return_counts:
+        extras.append(from_numpy(rest.pop(0).astype(np.int64)))
     return (from_numpy(values), *extras) if extras else from_numpy(values)
 
 
@@ -256,12 +262,11 @@ def histogram(
 
 def median_place(input: Any, axis: int) -> Any:
     """The position of the lower median along an axis, of the first NaN where there is one."""
-    order, _ = _order(input, axis, False)
-    n = input._node.shape[axis]
-    middle = mv.narrow(order, axis, (n - 1) // 2, 1)
+    plain = input.detach()
+    rank = (input._node.shape[axis] - 1) // 2
+    middle = record(RANKED, (plain,), (axis, rank, rank + 1, False))
     if input._node.dtype.kind != "f":
         return middle
-    # NaN is last in order.
-    last = mv.narrow(order, axis, n - 1, 1)
-    broken = ar.isnan(record(TAKE_ALONG, (input.detach(), last), (axis,)))
-    return ar.where(broken, last, middle)
+    missing = as_dtype(ar.isnan(plain), dt.int32)
+    first = red.argmax(missing, axis, True)
+    return ar.where(ar.eq(red.amax(missing, axis, True), 1), first, middle)

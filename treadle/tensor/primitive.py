@@ -12,7 +12,7 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.shape import Shape, count
 from treadle.graph.capture import CONSTANT
-from treadle.ops import contract, ctc, gather, pointwise, reduce, source, view
+from treadle.ops import attention, contract, ctc, gather, pointwise, reduce, source, view
 from treadle.ops.table import input_node
 from treadle.runtime.buffer import empty
 from treadle.tensor.record import concrete, record, record1
@@ -209,6 +209,18 @@ def convolved(x: Any, w: Any, steps: Shape, pads: Pads, spacings: Shape, dilatio
     `pads` may be negative, `spacings` dilate the window, `dilations` the input.
     """
     return record(contract.CONV, (x, w), (steps, pads, spacings, dilations))
+
+
+def attended(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+    """`softmax(q k^T scale + mask) v` for float32 or float64, by one kernel.
+
+    q `(b, t, h, d)`, k `(b, s, h, d)`, v `(b, s, h, e)` and the result `(b, t, h, e)` in the order
+    of projections; mask `None` or `(b, h, t, s)`, extents of 1 being broadcast: bool (true where
+    a query sees a key) or added to the scores.
+    """
+    rest = () if mask is None else (mask,)
+    lse = record(attention.ATTENTION_LSE, (q, k, *rest), (scale, causal))
+    return record(attention.ATTENTION, (q, k, v, lse, *rest), (scale, causal))
 
 
 def taken(x: Any, index: Any, axis: int) -> Any:

@@ -154,6 +154,8 @@ def concrete(buffer: Any, node: Any, needs: int = CONSTANT) -> Any:
 
 def position(trace: Trace, t: Any) -> int:
     """The position of a tensor in the trace; it becomes an input where it is not one yet."""
+    if trace.takes_all:
+        return trace.place(t)
     if t._base is not None and t._seen != t._base._version:
         refresh(t)
     if t._trace is trace:

@@ -10,12 +10,11 @@ from treadle.base.dtype import DType
 from treadle.base.errors import ShapeError
 from treadle.ops import scan as ops
 from treadle.ops.gather import TAKE_ALONG
-from treadle.ops.order import CUMULATIVE
 from treadle.ops.table import Op
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
 from treadle.tensor import reduction as red
-from treadle.tensor.creation import tensor
+from treadle.tensor.creation import arange, tensor
 from treadle.tensor.ordering import lifted, median_place, pick, sort
 from treadle.tensor.promote import as_dtype, floating
 from treadle.tensor.record import Lazy, record
@@ -60,8 +59,14 @@ def _extremum(input: Any, dim: int, largest: bool) -> Extremum:
     axis = sh.axis(dim, len(input._node.shape))
     if not input._node.shape:
         return Extremum(mv.reshape(input, ()), as_dtype(0, dt.int64))
-    place = record(CUMULATIVE, (input.detach(),), (axis, largest))
-    return Extremum(record(TAKE_ALONG, (input, place), (axis,)), place)
+    best = record(ops.CUMMAX if largest else ops.CUMMIN, (input,), (axis, False))
+    plain = input.detach()
+    hit = ar.logical_or(ar.eq(plain, best.detach()), ar.isnan(plain))
+    shape = [1] * len(input._node.shape)
+    shape[axis] = input._node.shape[axis]
+    position = mv.reshape(arange(shape[axis]), shape)
+    place = record(ops.CUMMAX, (ar.where(hit, position, -1),), (axis, False))
+    return Extremum(best, place)
 
 
 def cummax(input: Tensor, dim: int) -> Extremum:

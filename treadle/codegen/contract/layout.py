@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from treadle.base.dtype import DType
@@ -38,12 +39,13 @@ class Layout:
     """The words of `params` for one contraction pattern.
 
     First a pair (slot, byte offset) per buffer, then the extents, then each operand's strides,
-    then the `NUMBERS` that `schedule` chose.
+    then the numbers of these names that `schedule` chose.
     """
 
-    __slots__ = ("_rank", "_starts", "buffers", "contraction", "dtypes", "units")
+    __slots__ = ("_names", "_rank", "_starts", "buffers", "contraction", "dtypes", "units")
 
-    def __init__(self, contraction: Contraction) -> None:
+    def __init__(self, contraction: Contraction, names: Sequence[str] = NUMBERS) -> None:
+        self._names = names
         c = contraction
         operands = (c.a, c.b, *c.extras, *c.out)
         self.contraction = c
@@ -67,5 +69,5 @@ class Layout:
         return 2 * self.buffers + self._rank * (1 + operand) + self._starts[kind]
 
     def number(self, name: str) -> int:
-        """The word of one of the `NUMBERS`."""
-        return 2 * self.buffers + self._rank * (1 + len(self.dtypes)) + NUMBERS.index(name)
+        """The word of one of the schedule's numbers."""
+        return 2 * self.buffers + self._rank * (1 + len(self.dtypes)) + self._names.index(name)

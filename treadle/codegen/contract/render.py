@@ -12,6 +12,7 @@ from treadle.codegen.contract.flow import Flow, call
 from treadle.codegen.contract.layout import PACK
 from treadle.codegen.contract.panel import render_pack_group, render_pack_task
 from treadle.codegen.contract.parts import Frame, Parts
+from treadle.codegen.contract.winograd import render_winograd
 from treadle.codegen.expressions import render_value as render_expression
 from treadle.codegen.target import Target
 from treadle.codegen.value import ir
@@ -38,6 +39,8 @@ def render_contraction(
     """
     if contraction.accumulator is dt.bool_ or contraction.accumulator in (dt.float16, dt.bfloat16):
         raise CompileError(f"a contraction cannot accumulate in {contraction.accumulator.name}")
+    if contraction.winograd:
+        return render_winograd(module, contraction, target, symbol, render_value)
     parts = Parts(module, contraction, target, symbol, render_value)
     pack_group = render_pack_group(parts)
     pack, block = render_pack_task(parts, pack_group), render_block_task(parts, pack_group)

@@ -32,6 +32,7 @@ from treadle.codegen.contract.layout import (
 from treadle.codegen.contract.panel import GROUP
 from treadle.codegen.contract.parts import CHUNK
 from treadle.codegen.contract.tile import Machine, Tile, choose
+from treadle.codegen.contract.winograd_plan import WinogradPlanner
 from treadle.ir.contraction import Contraction
 
 _CHUNK: Final = 1 << 16
@@ -67,20 +68,38 @@ class Schedule:
     workspace: int
 
 
-def schedule(contraction: Contraction, sizes: Sequence[int], target: Machine) -> Schedule:
+def schedule(
+    contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int = 16
+) -> Schedule:
     """Cuts a contraction into one to three launches.
 
-    `sizes` are extents, then strides, as `Contraction` describes them. Without any result (an
-    extent of 0 in b, m or n) there is nothing to launch.
+    `sizes` are extents, then strides, as `Contraction` describes them; `processors` that will
+    share the work change where it is cut and no result. Without any result (an extent of 0 in b,
+    m or n) there is nothing to launch.
     """
-    return _Planner(contraction, sizes, target).schedule()
+    if contraction.winograd:
+        return _winograd(contraction, sizes, target, processors)
+    return _Planner(contraction, sizes, target, processors).schedule()
+
+
+def _winograd(
+    contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int
+) -> Schedule:
+    tile = choose(target, contraction.accumulator)
+    planner = WinogradPlanner(contraction, sizes, tile, processors)
+    parts, scratch, workspace = planner.plan()
+    steps = [Step(tasks, 1, planner.words(phase)) for phase, tasks in parts]
+    return Schedule(tuple(steps), scratch, workspace)
 
 
 class _Planner:
     """Fills in the `NUMBERS` of the launches."""
 
-    def __init__(self, contraction: Contraction, sizes: Sequence[int], target: Machine) -> None:
+    def __init__(
+        self, contraction: Contraction, sizes: Sequence[int], target: Machine, processors: int
+    ) -> None:
         self.c = contraction
+        self.processors = processors
         self.layout = Layout(contraction)
         self.tile: Tile = choose(target, contraction.accumulator)
         self.sizes = coalesce(self.layout, sizes)
@@ -91,7 +110,7 @@ class _Planner:
         problem = self._problem()
         if not problem.batches * problem.m * problem.n:
             return Schedule((), 0, 0)
-        cuts = cut(problem, self.tile)
+        cuts = cut(problem, self.tile, self.processors)
         self._number(problem, cuts)
         scratch, workspace = self._place_scratch(), self._place_workspace()
         n = self.numbers
@@ -113,6 +132,9 @@ class _Planner:
         c = self.c
         batches, m, n, k = (prod(self._extents(kind)) for kind in (BATCH, M, N, K))
         one_stride = prod(self._extents(K)[:-1]) == 1
+        in_place = c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride
+        width = self.tile.width
+        one_panel = c.dims[N] > 1 and self._extents(N)[-1] == width
         return Problem(
             batches,
             m,
@@ -121,7 +143,8 @@ class _Planner:
             a_along=c.a.unit == "k",
             a_step=self._last_stride(A) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
-            b_in_place=c.b.dtype is c.accumulator and c.b.unit == "n" and one_stride,
+            b_in_place=in_place,
+            b_in_panels=in_place and one_panel and self._last_stride(B) == width,
         )
 
     def _extents(self, kind: int) -> Sequence[int]:

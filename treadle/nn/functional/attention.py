@@ -1,7 +1,8 @@
 """Attention: means of values, weighted by how well queries and keys agree.
 
-Scores, softmax, dropout and the weighted mean are recorded as one block, so that the graph passes
-see all of it at once.
+One kernel computes it without ever storing a matrix of scores, in memory linear in the lengths.
+Where weights are asked for or dropped at random, and for float16 and bfloat16, scores, softmax and
+weighted mean are recorded one after the other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from typing import Any
 
 from treadle.base import dtype as dt
+from treadle.base import shape as sh
 from treadle.base.errors import ShapeError
 from treadle.nn.functional.common import shape_of
 from treadle.nn.functional.linear import linear
@@ -55,6 +57,8 @@ def _attention(*args: Any) -> Any:
     q, k, v, *rest = tensors
     if grouped:
         k, v = (_repeated(t, shape_of(q)[-3]) for t in (k, v))
+    if not p and _has_kernel(q, k, v):
+        return _in_one(q, k, v, rest[0] if has_mask else None, scale, causal)
     scores = (q @ k.transpose(-2, -1)) * scale
     masked = causal or has_mask
     if causal:
@@ -65,6 +69,49 @@ def _attention(*args: Any) -> Any:
     if p:
         weights = _thinned(weights, rest[-1], p)
     return weights @ v
+
+
+def _has_kernel(*tensors: Any) -> bool:
+    """Whether the attention kernel takes tensors: floats of 32 or 64 bits, none of them empty."""
+    dtype = tensors[0]._node.dtype
+    return dtype in (dt.float32, dt.float64) and all(
+        t._node.dtype is dtype and len(shape_of(t)) >= 2 and 0 not in shape_of(t) for t in tensors
+    )
+
+
+def _in_one(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> Any:
+    """Attention by one kernel. Of the dimensions before the lengths the last are heads, all others
+    batches."""
+    lead = sh.broadcast(*(shape_of(t)[:-2] for t in (q, k, v)))
+    if mask is not None:
+        lead = sh.broadcast(lead, shape_of(mask)[:-2])
+        mask = _limits(mask, q._node.dtype, lead, shape_of(q)[-2], shape_of(k)[-2])
+    q, k, v = (_by_length(pr.expanded(t, (*lead, *shape_of(t)[-2:]))) for t in (q, k, v))
+    out = pr.ordered(pr.attended(q, k, v, mask, scale, causal), (0, 2, 1, 3))
+    return pr.shaped(out, (*lead, *shape_of(out)[-2:]))
+
+
+def _by_length(t: Any) -> Any:
+    """`(*, heads, length, size)` to `(batch, length, heads, size)`."""
+    *lead, length, size = shape_of(t)
+    heads = lead[-1] if lead else 1
+    wide = pr.shaped(t, (sh.count(lead[:-1]), heads, length, size))
+    return pr.ordered(wide, (0, 2, 1, 3))
+
+
+def _limits(mask: Any, dtype: Any, lead: Any, queries: int, keys: int) -> Any:
+    """A mask as `(batch, heads, queries, keys)`, extents of 1 being broadcast."""
+    if mask._node.dtype is not dt.bool_:
+        mask = pr.cast(mask, dtype)
+    given = shape_of(mask)
+    full = (*lead, queries, keys)
+    if sh.broadcast(given, full[-2:])[-2:] != full[-2:]:
+        raise ShapeError(f"attn_mask: {given} does not broadcast to {full}")
+    given = (1,) * (len(full) - len(given)) + given
+    batches, heads = given[:-3], given[-3] if lead else 1
+    if len(set(batches) - {1}) and batches != tuple(lead[:-1]):
+        mask, batches = pr.expanded(mask, (*lead[:-1], *given[-3:])), lead[:-1]
+    return pr.shaped(mask, (sh.count(batches), heads, *given[-2:]))
 
 
 def _repeated(t: Any, heads: int) -> Any:
@@ -163,27 +210,37 @@ def _multi_head(*args: Any) -> Any:
     if zero:
         k, v = (pr.padded(t, ((0, 0), (0, 0), (0, 1), (0, 0))) for t in (k, v))
         added += 1
-    scores = (q @ k.transpose(-2, -1)) * (1 / math.sqrt(features // heads))
-    scores = _masked(scores, mask, padding, causal, added)
-    shares = _weights(scores, mask is not None or padding is not None or causal)
-    used = shares if random is None else _thinned(shares, random, p)
-    mixed = pr.shaped(pr.ordered(used @ v, (2, 0, 1, 3)), (length, n, features))
-    out = linear(mixed, out_weight, out_bias)
+    hidden = _hidden(shape_of(q)[:-1], shape_of(k)[2], q._node.dtype, mask, padding, added)
+    scale = 1 / math.sqrt(features // heads)
+    causal = causal and mask is None
+    if average is None and random is None and not (causal and added) and _has_kernel(q, k, v):
+        used, mixed = None, _in_one(q, k, v, hidden, scale, causal)
+    else:
+        scores = (q @ k.transpose(-2, -1)) * scale
+        if causal:
+            later = pr.counter(shape_of(scores)[-2:], 1) >= shape_of(scores)[-1] - added
+            scores = _limited(scores, _causal(shape_of(scores)) | later)
+        scores = scores if hidden is None else scores + hidden
+        shares = _weights(scores, causal or hidden is not None)
+        used = shares if random is None else _thinned(shares, random, p)
+        mixed = used @ v
+    out = linear(
+        pr.shaped(pr.ordered(mixed, (2, 0, 1, 3)), (length, n, features)), out_weight, out_bias
+    )
     if average is None:
         return out
+    assert used is not None
     return out, (used.mean(1) if average else used)
 
 
-def _masked(scores: Any, mask: Any, padding: Any, causal: bool, added: int) -> Any:
-    """Scores `(n, heads, queries, keys)` with the masks, which say nothing of added keys."""
-    n, heads, queries, keys = shape_of(scores)
+def _hidden(
+    lead: tuple[int, ...], keys: int, dtype: Any, mask: Any, padding: Any, added: int
+) -> Any:
+    """What is added to scores `(n, heads, queries, keys)` by both masks, which say nothing of added
+    keys; `None` without masks."""
+    n, heads, queries = lead
     known = keys - added
-    dtype = scores._node.dtype
-    if causal and mask is None:
-        seen = pr.counter((queries, keys), 0) >= pr.counter((queries, keys), 1)
-        if added:
-            seen = seen | (pr.counter((queries, keys), 1) >= known)
-        scores = _limited(scores, seen)
+    parts = []
     if mask is not None:
         shape = shape_of(mask)
         if shape not in ((queries, known), (n * heads, queries, known)):
@@ -191,18 +248,19 @@ def _masked(scores: Any, mask: Any, padding: Any, causal: bool, added: int) -> A
                 f"The shape of the attn_mask is {shape}, but should be {(queries, known)} or "
                 f"{(n * heads, queries, known)}"
             )
-        lead = (1, 1) if len(shape) == 2 else (n, heads)
-        part = pr.shaped(_additive(mask, dtype), (*lead, queries, known))
-        scores = scores + pr.padded(part, ((0, 0), (0, 0), (0, 0), (0, added)))
+        outer = (1, 1) if len(shape) == 2 else (n, heads)
+        parts.append(pr.shaped(_additive(mask, dtype), (*outer, queries, known)))
     if padding is not None:
         if shape_of(padding) != (n, known):
             raise ShapeError(
                 f"The shape of the key_padding_mask is {shape_of(padding)}, but should be "
                 f"{(n, known)}"
             )
-        part = pr.shaped(_additive(padding, dtype), (n, 1, 1, known))
-        scores = scores + pr.padded(part, ((0, 0), (0, 0), (0, 0), (0, added)))
-    return scores
+        parts.append(pr.shaped(_additive(padding, dtype), (n, 1, 1, known)))
+    if not parts:
+        return None
+    both = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return pr.padded(both, ((0, 0), (0, 0), (0, 0), (0, added)))
 
 
 def multi_head_attention_forward(

@@ -1,8 +1,6 @@
 """Recurrent layers: a cell applied along a sequence.
 
-The products with the inputs of all steps are one matmul; the steps themselves are written out, and
-recorded as one block. Time is cut and joined in halves, so that no value and no gradient is touched
-more than once for each level of the halving.
+The products with the inputs of all steps are one matmul; the steps themselves are one `scan`.
 """
 
 from __future__ import annotations
@@ -12,28 +10,10 @@ from typing import Any
 from treadle.nn.functional.common import shape_of
 from treadle.nn.functional.linear import linear
 from treadle.tensor import primitive as pr
+from treadle.tensor import scan
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 State = tuple[Any, ...]
-
-
-def steps_of(x: Any) -> list[Any]:
-    """The values `(n, features)` of the steps of `(length, n, features)`."""
-    length, n, features = shape_of(x)
-    if length == 1:
-        return [pr.shaped(x, (n, features))]
-    half = length // 2
-    first = pr.cut(x, (0, 0, 0), (half, n, features))
-    second = pr.cut(x, (half, 0, 0), (length, n, features))
-    return steps_of(first) + steps_of(second)
-
-
-def joined_steps(steps: list[Any]) -> Any:
-    """The steps `(n, features)` as one value `(length, n, features)`."""
-    if len(steps) == 1:
-        return pr.shaped(steps[0], (1, *shape_of(steps[0])))
-    half = len(steps) // 2
-    return pr.joined((joined_steps(steps[:half]), joined_steps(steps[half:])), 0)
 
 
 def cell(kind: str, x: Any, h: Any, state: State, w: Any, b: Any, project: Any) -> State:
@@ -71,19 +51,28 @@ def layer(*args: Any) -> Any:
     b_state = items.pop(0) if has_bias else None
     project = items.pop(0) if has_projection else None
     lengths = items.pop(0) if has_lengths else None
-    mapped = steps_of(linear(x, w_input, b_input))
-    outputs: list[Any] = [None] * len(mapped)
-    order = range(len(mapped))
-    for t in reversed(order) if reverse else order:
-        new = cell(kind, mapped[t], state[0], state, w_state, b_state, project)
-        if lengths is None:
-            state = new
-            outputs[t] = state[0]
-            continue
+    if kind != "GRU" and b_state is not None:
+        # Both biases are added to the products with the inputs, in all steps at once.
+        b_input, b_state = b_input + b_state, None
+    mapped = linear(x, w_input, b_input)
+
+    def step(state: State, now: Any) -> tuple[State, Any]:
+        new = cell(kind, now, state[0], state, w_state, b_state, project)
+        return new, new[0]
+
+    def masked(state: State, now: Any) -> tuple[State, Any]:
+        inputs, t = now
+        new = cell(kind, inputs, state[0], state, w_state, b_state, project)
         going = pr.shaped(lengths, (shape_of(lengths)[0], 1)) > t
-        state = tuple(pr.select(going, a, b) for a, b in zip(new, state, strict=True))
-        outputs[t] = pr.select(going, state[0], pr.constant(0, state[0]._node.dtype))
-    return (joined_steps(outputs), *state)
+        kept = tuple(pr.select(going, a, b) for a, b in zip(new, state, strict=True))
+        return kept, pr.select(going, new[0], pr.constant(0, new[0]._node.dtype))
+
+    if lengths is None:
+        last, out = scan(step, state, mapped, reverse=reverse)
+    else:
+        turns = pr.counter((shape_of(x)[0],), 0)
+        last, out = scan(masked, state, (mapped, turns), reverse=reverse)
+    return (out, *last)
 
 
 def one_step(*args: Any) -> Any:

@@ -1,0 +1,179 @@
+"""What this machine can do at most, measured by kernels that do nothing else: fused multiply-adds
+per second in registers, and bytes per second from and to memory.
+
+    python bench/limits.py
+
+The bytes are counted as STREAM counts them (McCalpin, 1995): each array read once, each written
+once; the line that a write fetches first is not counted. All processors take part.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Final, NamedTuple
+
+from harness import alone, report
+
+FLOATS: Final = 8
+CHAINS: Final = 12
+TURNS: Final = 1 << 20
+BLOCK: Final = 1 << 16
+"""Bytes of a task of a stream."""
+BLOCKS: Final = 1 << 11
+"""128 MiB for each array: four times the largest caches of one socket that we meet."""
+
+
+class Limits(NamedTuple):
+    """FLOP per second in float32, and bytes per second of the fastest stream of each kind."""
+
+    flops: float
+    read: float
+    copy: float
+    triad: float
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second of the best stream."""
+        return max(self.read, self.copy, self.triad)
+
+
+def multiply_adds() -> str:
+    """LLVM IR: chains of fused multiply-adds, enough of them to hide their latency."""
+    kind = f"<{FLOATS} x float>"
+    # Chains that began alike would be one to the compiler.
+    start = "\n".join(
+        f"  %a{i} = phi {kind} [splat (float {i + 1}.0), %entry], [%b{i}, %loop]"
+        for i in range(CHAINS)
+    )
+    turn = "\n".join(
+        f"  %b{i} = call {kind} @llvm.fma.v{FLOATS}f32({kind} %a{i}, {kind} %x, {kind} %y)"
+        for i in range(CHAINS)
+    )
+    stores = "\n".join(
+        f"  %p{i} = getelementptr {kind}, ptr %scratch, i64 {i}\n"
+        f"  store {kind} %b{i}, ptr %p{i}, align 4"
+        for i in range(CHAINS)
+    )
+    return f"""
+declare {kind} @llvm.fma.v{FLOATS}f32({kind}, {kind}, {kind})
+define i64 @peak(ptr %slots, ptr %params, ptr %scratch, i64 %begin, i64 %end) {{
+entry:
+  %x = load {kind}, ptr %params, align 4
+  %q = getelementptr {kind}, ptr %params, i64 1
+  %y = load {kind}, ptr %q, align 4
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+{start}
+{turn}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, {TURNS}
+  br i1 %more, label %loop, label %out
+out:
+{stores}
+  ret i64 0
+}}
+"""
+
+
+def stream(name: str, reads: int, writes: bool) -> str:
+    """LLVM IR: one pass over blocks of arrays that lie behind each other in slot 0."""
+    kind, lanes = f"<{FLOATS} x float>", 4
+    body, carried, start, end = [], [], [], []
+    array = BLOCK * BLOCKS
+    for lane in range(lanes):
+        loads = []
+        for r in range(reads):
+            v = f"%v{lane}_{r}"
+            body.append(f"  %p{lane}_{r} = getelementptr i8, ptr %at, i64 {r * array + lane * 32}")
+            body.append(f"  {v} = load {kind}, ptr %p{lane}_{r}, align 4")
+            loads.append(v)
+        value = loads[0]
+        if reads == 2:
+            body.append(f"  %s{lane} = fadd {kind} {loads[0]}, {loads[1]}")
+            value = f"%s{lane}"
+        if writes:
+            body.append(f"  %w{lane} = getelementptr i8, ptr %at, i64 {reads * array + lane * 32}")
+            body.append(f"  store {kind} {value}, ptr %w{lane}, align 4")
+        else:
+            body.append(f"  %t{lane} = fadd {kind} %c{lane}, {value}")
+            start.append(f"  %c{lane} = phi {kind} [zeroinitializer, %entry], [%t{lane}, %loop]")
+            end.append(f"  %e{lane} = getelementptr {kind}, ptr %scratch, i64 {lane}")
+            end.append(f"  store {kind} %t{lane}, ptr %e{lane}, align 4")
+    carried = "\n".join(start)
+    return f"""
+define i64 @{name}(ptr %slots, ptr %params, ptr %scratch, i64 %begin, i64 %end) {{
+entry:
+  %base = load ptr, ptr %slots
+  %first = mul i64 %begin, {BLOCK}
+  %last = mul i64 %end, {BLOCK}
+  br label %loop
+loop:
+  %i = phi i64 [%first, %entry], [%next, %loop]
+{carried}
+  %at = getelementptr i8, ptr %base, i64 %i
+{chr(10).join(body)}
+  %next = add i64 %i, {32 * lanes}
+  %more = icmp slt i64 %next, %last
+  br i1 %more, label %loop, label %out
+out:
+{chr(10).join(end)}
+  ret i64 0
+}}
+"""
+
+
+STREAMS: Final = {"read": (1, False), "copy": (1, True), "triad": (2, True)}
+
+
+def measure(repeats: int = 9) -> Limits:
+    """The best of some repetitions of each kernel."""
+    from treadle.codegen.compile import native
+    from treadle.runtime.buffer import empty
+    from treadle.runtime.pool import get_num_threads
+    from treadle.runtime.program import Launch, Program
+
+    threads = get_num_threads()
+    constants = [0.0] * (2 * FLOATS)
+    address = native(multiply_adds())["peak"]
+    best = {}
+    peak = Program([Launch(address, [int(c) for c in constants], threads, 1)], 1, 4096)
+    memory = empty(3 * BLOCK * BLOCKS)
+    # Pages that nobody wrote to are all the same page.
+    ctypes.memset(memory.address, 1, memory.nbytes)
+    programs = {"peak": peak}
+    for name, (reads, writes) in STREAMS.items():
+        kernel = native(stream(name, reads, writes))[name]
+        programs[name] = Program([Launch(kernel, (), BLOCKS, 4)], 1, 4096)
+    for name, program in programs.items():
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            program.run([memory.address])
+            times.append(time.perf_counter() - start)
+        best[name] = min(times)
+    flop = 2.0 * FLOATS * CHAINS * TURNS * threads
+    rates = {
+        name: (reads + writes) * float(BLOCK * BLOCKS) / best[name]
+        for name, (reads, writes) in STREAMS.items()
+    }
+    return Limits(flop / best["peak"], rates["read"], rates["copy"], rates["triad"])
+
+
+def main() -> None:
+    """Prints and notes the limits."""
+    with alone():
+        found = measure()
+    print(f"float32: {found.flops / 1e9:.1f} GFLOP/s")
+    for name in STREAMS:
+        print(f"{name}: {getattr(found, name) / 1e9:.1f} GB/s")
+    report(
+        "limits of the machine: seconds for 1 TFLOP, and for 1 TB of each stream",
+        {"float32": 1e12 / found.flops, **{n: 1e12 / getattr(found, n) for n in STREAMS}},
+        ours="float32", unit=1.0,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
