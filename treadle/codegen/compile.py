@@ -1,7 +1,7 @@
 """From patterns to addresses: what a plan asks of this room.
 
 A pattern is compiled once: its machine code serves every shape, is found again in memory by its
-canonical text, and in later processes on disk. Loading from disk needs no LLVM.
+key, and in later processes on disk. Loading from disk needs no LLVM.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from treadle.base.settings import settings
 from treadle.codegen import cache, jit
 from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import render_contraction
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
 from treadle.codegen.image import Image, link
 from treadle.codegen.render import render
 from treadle.codegen.target import Target, host
 from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
+from treadle.ir.key import pattern_key
 from treadle.ir.loop import Kernel
-from treadle.ir.show import canonical, show
+from treadle.ir.show import show
 from treadle.ir.verify_loop import verify
 
 futures: Any = LazyModule("concurrent.futures")
@@ -55,7 +57,7 @@ counts: Final = Counts()
 def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]:
     """The address of each pattern's code, compiled or loaded where it is new to this process.
 
-    patterns: kernels and contractions; those with the same canonical text share one address.
+    patterns: kernels and contractions; those with the same key share one address.
     target:   what the code is for: this machine (default), since the addresses are to be called.
     Raises `CompileError` for a pattern that has no code, `VerifyError` under `TREADLE_CHECK=1`.
     """
@@ -63,7 +65,7 @@ def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]
     name = target.name
     known = [_bound.get(p, _NOWHERE) for p in patterns]
     texts = {
-        p: canonical(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
+        p: pattern_key(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
     }
     if texts:
         with _lock:
@@ -100,7 +102,7 @@ def stages(pattern: Pattern, target: Target | None = None) -> tuple[str, jit.Sta
 
 def image_of(pattern: Pattern, target: Target) -> Image:
     """A pattern's code for any target, to be written somewhere rather than run here."""
-    return link(_compile(pattern, target).object)
+    return linked(_compile(pattern, target).object, target)
 
 
 def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
@@ -115,7 +117,7 @@ def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
     for text, stages in zip(missing, made, strict=True):
         if settings.dump is not None:
             _dump(Path(settings.dump), keys[text], patterns[text], stages)
-        image = found[text] = link(stages.object)
+        image = found[text] = linked(stages.object, target)
         cache.keep(keys[text], image)
     return [image for image in found.values() if image is not None]
 
