@@ -14,8 +14,8 @@ import numpy as np
 
 from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import Schedule, render_contraction
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
-from treadle.codegen.image import link
 from treadle.codegen.jit import compile_module, new_module
 from treadle.codegen.schedules import schedule_of
 from treadle.codegen.target import Target, host
@@ -67,7 +67,7 @@ class Compiled:
         else:
             render_contraction(module, pattern, self.target, "kernel")
         self.stages = compile_module(str(module), self.target)
-        image = link(self.stages.object)
+        image = linked(self.stages.object, self.target)
         self.seconds = time.perf_counter() - start
         self.code_bytes = len(image.code)
         self.function: Any = _KERNEL(place([image])[0] + image.symbols["kernel"])

@@ -136,14 +136,28 @@ def test_other_lengths_compile_nothing() -> None:
 
 def test_what_nobody_asks_for_is_not_computed() -> None:
     h, c, x = (input_node((4,), dt.float64) for _ in range(3))
-    body, place = body_of((h, c), (x,), (), (add(h, x), mul(c, x)))
+    body, _ = body_of((h, c), (x,), (), (add(h, x), mul(c, x)))
     inputs = [input_node((4,), dt.float64), input_node((4,), dt.float64),
               input_node((6, 4), dt.float64)]  # fmt: skip
     loop = Loop(RECURRENCE, body, tuple(inputs), 6, False)
     plan = build([loop.last(0)], inputs)
     (turns,) = [step for step in plan.steps if isinstance(step, Repeat)]
-    assert [step.label for step in turns.steps] == ["add"]
+    assert {step.label for step in turns.steps} == {"add"}
     check([loop.last(0)], inputs)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_carry_without_history_takes_two_buffers(length: int, reverse: bool) -> None:
+    loop, inputs = lstm(length, 2, 32, reverse=reverse)
+    long = Loop(RECURRENCE, loop.body, (*inputs[:2], input_node((1000, 2, 128), dt.float64),
+                                        *inputs[3:]), 1000, reverse)  # fmt: skip
+    assert build([long.last(1)], list(long.inputs)).arena_bytes < 100_000
+    h = loop.after(0)
+    grads = gradients((loop.last(1),), (loop.last(1),), set(range(5)))
+    check([loop.last(1)], inputs)
+    check([h, loop.last(1)], inputs)
+    check([loop.last(0), loop.last(1), *[grads[i] for i in range(5)]], inputs)
 
 
 def test_results_that_are_what_a_step_is_given() -> None:

@@ -19,6 +19,7 @@ from treadle.base.settings import settings
 from treadle.codegen import cache, jit
 from treadle.codegen.attention import render_attention
 from treadle.codegen.contract import render_contraction
+from treadle.codegen.contract.shared import linked
 from treadle.codegen.executable import place
 from treadle.codegen.image import Image, link
 from treadle.codegen.render import render
@@ -101,7 +102,7 @@ def stages(pattern: Pattern, target: Target | None = None) -> tuple[str, jit.Sta
 
 def image_of(pattern: Pattern, target: Target) -> Image:
     """A pattern's code for any target, to be written somewhere rather than run here."""
-    return link(_compile(pattern, target).object)
+    return linked(_compile(pattern, target).object, target)
 
 
 def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
@@ -116,7 +117,7 @@ def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
     for text, stages in zip(missing, made, strict=True):
         if settings.dump is not None:
             _dump(Path(settings.dump), keys[text], patterns[text], stages)
-        image = found[text] = link(stages.object)
+        image = found[text] = linked(stages.object, target)
         cache.keep(keys[text], image)
     return [image for image in found.values() if image is not None]
 

@@ -1,6 +1,7 @@
 """From an object file to code that runs wherever it is put.
 
-LLVM's objects for kernels call nobody and refer only to themselves, relative to where they are.
+LLVM's objects for kernels refer only to themselves, relative to where they are, and call nobody but
+functions whose images are put behind theirs.
 So linking is done once, when a kernel is compiled: the sections that matter are laid out in one
 image and the references between them filled in. What is cached, copied to executable memory and
 run is that image; loading it needs neither LLVM nor a linker.
@@ -41,11 +42,14 @@ class _Section:
     place: int = -1
 
 
-def link(data: bytes) -> Image:
+def link(data: bytes, provide: Callable[[str], Image] | None = None) -> Image:
     """Lays out an ELF object for x86-64 or AArch64.
 
-    Raises `CompileError` for a symbol that the object does not define, or a reference of a kind
-    that is not known here.
+    data:    the object
+    provide: gives the image of a function that the object calls and does not define
+
+    Raises `CompileError` for a symbol that nobody defines, or a reference of a kind that is not
+    known here.
     """
     if data[:6] != b"\x7fELF\x02\x01":
         raise CompileError("not a little-endian 64-bit ELF object")
@@ -56,6 +60,8 @@ def link(data: bytes) -> Image:
     sections = _sections(data)
     code = _lay_out(data, sections)
     symbols = _symbols(data, sections)
+    exported = _exported(data, sections, symbols)
+    added: dict[str, int] = {}
     for section in sections:
         if section.kind == _SHT_RELA and sections[section.info].place >= 0:
             base = sections[section.info].place
@@ -63,9 +69,21 @@ def link(data: bytes) -> Image:
                 offset, info, addend = struct.unpack_from("<QQq", data, at)
                 name, address = symbols[info >> 32]
                 if address is None:
-                    raise CompileError(f"the kernel calls {name!r}, which nobody provides")
+                    if provide is None:
+                        raise CompileError(f"the kernel calls {name!r}, which nobody provides")
+                    if name not in added:
+                        added[name] = _append(code, provide(name), name, machine)
+                    address = added[name]
                 relocate(code, info & 0xFFFFFFFF, base + offset, address + addend)
-    return Image(bytes(code), _exported(data, sections, symbols))
+    return Image(bytes(code), exported)
+
+
+def _append(code: bytearray, image: Image, symbol: str, machine: int) -> int:
+    """Puts an image behind the code; returns the place of its symbol."""
+    code += bytes(-len(code) % _PLACEMENT[machine])
+    start = len(code)
+    code += image.code
+    return start + image.symbols[symbol]
 
 
 def _sections(data: bytes) -> list[_Section]:
@@ -146,6 +164,8 @@ def _relocate_arm(code: bytearray, kind: int, at: int, target: int) -> None:
 
 
 _ARM_LOW_BITS: Final = {277: 0, 278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
+_PLACEMENT: Final = {62: 64, 183: 4096}
+"""AArch64 refers to pages: an image moves by whole ones."""
 _RELOCATORS: Final[dict[int, Callable[[bytearray, int, int, int], None]]] = {
     62: _relocate_x86,
     183: _relocate_arm,

@@ -17,6 +17,7 @@ from treadle.graph.layout import Inside
 from treadle.graph.strided import Strided, strided_operands
 from treadle.graph.views import View, see_through
 from treadle.ir.node import Node, topological
+from treadle.ops.gather import JOIN
 from treadle.ops.source import RANDOM_BITS
 from treadle.ops.view import RESHAPE, SKEW, SPREAD, UNSLICE, regroup
 
@@ -99,7 +100,7 @@ def _strip(x: Node, is_sequence: bool) -> Strip:
     view = see_through(space, x, index)
     address = space.dot(view.index, sh.strides(view.base.shape))
     found = dict(address.terms)
-    steps = [found.get(a.single, 0) if a.terms else 0 for a in index]
+    steps = [found.get(a.terms[0][0], 0) if a.terms else 0 for a in index]
     wanted = [s if n != 1 else 0 for n, s in zip(x.shape, sh.strides(x.shape), strict=True)]
     if steps[is_sequence:] == wanted[is_sequence:] and view.base.op is not UNSLICE:
         return Strip(view.base, address.const, steps[0] if is_sequence else 0)
@@ -144,6 +145,7 @@ def find(outputs: Sequence[Node]) -> Anchors:
         if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
+    _join_in_place(found)
     _epilogues(found)
     _dear(found)
     return found
@@ -165,18 +167,48 @@ def _put_inside(found: Anchors, padded: Node) -> None:
     image = padded.inputs[0]
     if any(s != 1 for s in steps) or image.shape == padded.shape:
         return
+    placed = _inside_of(found, padded, image, starts)
+    if placed is not None:
+        x, found.inside[x] = placed
+        found.anchors.add(x)
+
+
+def _inside_of(
+    found: Anchors, whole: Node, part: Node, starts: Sequence[int]
+) -> tuple[Node, Inside] | None:
+    """What a part of a buffer is made of, if that can be written straight into it."""
     space = Space()
-    index = tuple([space.var(n) for n in image.shape])
-    view = see_through(space, image, index)
+    index = tuple([space.var(n) for n in part.shape])
+    view = see_through(space, part, index)
     x = view.base
     axis_of = {a.single: d for d, a in enumerate(index) if a.terms}
     axes = tuple([axis_of.get(a.single, -1) if a.terms else -1 for a in view.index])
     plain = all(d >= 0 or not a.terms for d, a in zip(axes, view.index, strict=True))
     computed = x.op.kind in ("pointwise", "contract") or x in found.unrolled
     free = computed and x not in found.row_major and x not in found.inside
-    if plain and free and sh.count(x.shape) == sh.count(image.shape):
-        found.anchors.add(x)
-        found.inside[x] = Inside(padded, starts, axes)
+    if plain and free and sh.count(x.shape) == sh.count(part.shape):
+        return x, Inside(whole, tuple(starts), axes)
+    return None
+
+
+def _join_in_place(found: Anchors) -> None:
+    """The parts of a join that is stored are written straight into it."""
+    for whole in found.order:
+        if whole.op is not JOIN or whole not in found.anchors or 0 in whole.shape:
+            continue
+        (axis,) = whole.attrs
+        placed: dict[Node, Inside] = {}
+        at = 0
+        for part in whole.inputs:
+            starts = [at if d == axis else 0 for d in range(len(whole.shape))]
+            one = _inside_of(found, whole, part, starts)
+            if one is None or one[0] in placed:
+                break
+            placed[one[0]] = one[1]
+            at += part.shape[axis]
+        else:
+            found.inside |= placed
+            found.anchors |= placed.keys()
 
 
 def _over_window(node: Node) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from treadle.base import dtype as dt
 from treadle.base.errors import VerifyError
 from treadle.base.settings import settings
 from treadle.graph.attention import lower_attention
@@ -14,19 +13,18 @@ from treadle.graph.contraction import lower_contraction
 from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
-from treadle.graph.group import Group
+from treadle.graph.joins import join_slices
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
 from treadle.graph.plan import HostCall, Launch, Output, Place, Plan
-from treadle.graph.plan import Step as PlanStep
-from treadle.graph.recurrence import Results, Turn, lift, lower, turn_of
+from treadle.graph.recurrence import Results, Turn, lift, lower, results_of, turn_of
 from treadle.graph.scans import lower_scan
 from treadle.graph.scatter import lower_scatter
 from treadle.graph.schedule import Step, donate, sort, steps_of
 from treadle.graph.simplify import simplify
 from treadle.graph.verify import verify_graph, verify_plan
 from treadle.ir.node import Node
-from treadle.ops.table import input_node
+from treadle.ops.gather import JOIN
 from treadle.ops.view import RESHAPE
 
 
@@ -52,7 +50,7 @@ def build(
 def run_passes(outputs: Sequence[Node]) -> list[Node]:
     """The graph passes: each is Graph to Graph."""
     roots = list(outputs)
-    for each in (simplify, _lift, expand_convolutions, expand, simplify):
+    for each in (simplify, _lift, join_slices, expand_convolutions, expand, simplify):
         roots = each(roots)
         if settings.check:
             verify_graph(roots)
@@ -98,7 +96,8 @@ def _assemble(
     for step in steps:
         if step.group in loops:
             turn, results = loops[step.group]
-            plan.steps += _lower_loop(step.group, turn, results, fusion, places)
+            node = step.group.histories[0]
+            plan.steps += lower(node, turn, fusion.found.strips[node], results, places)
         else:
             plan.steps += _lower(step, fusion, places)
     if settings.check:
@@ -152,30 +151,18 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
     node = group.node
     assert node is not None
     if group.kind == "border":
-        return [lower_border(node, places)]
+        # The parts of a join fill it: there is no border.
+        return [] if node.op is JOIN else [lower_border(node, places)]
     reads = tuple([(places[x], x.dtype, x.shape) for x in node.inputs])
     return [HostCall(node, reads, (places[node], node.dtype, node.shape), node.op.name)]
 
 
 def _prepare_loop(step: Step) -> tuple[Turn, Results]:
     """Plans one turn of a recurrence; the step stores what the turn needs besides its results."""
-    node = step.group.histories[0]
-    body, _, length, _ = node.attrs
-    asked = {n.attrs[1]: n for n in step.stored}
-    values = tuple(sorted(v for v in asked if v >= body.carries))
+    body, _, length, _ = step.group.histories[0].attrs
+    values = tuple(sorted(v for n in step.stored if (v := n.attrs[1]) >= body.carries))
     turn = turn_of(body, values, _turn)
-    carries = [
-        asked.get(k) or input_node((length + 1, *c.shape), c.dtype)
-        for k, c in enumerate(body.order[: body.carries])
-    ]
-    scratch = input_node((max(turn.plan.arena_bytes, turn.start.arena_bytes),), dt.uint8)
-    step.stored += [*[c for c in carries if c not in step.stored], scratch]
-    return turn, Results(tuple(carries), tuple([asked[v] for v in values]), scratch)
-
-
-def _lower_loop(
-    group: Group, turn: Turn, results: Results, fusion: Fusion, places: dict[Node, Place]
-) -> list[PlanStep]:
-    node = group.histories[0]
-    body, _, length, reverse = node.attrs
-    return lower(body, length, reverse, turn, fusion.found.strips[node], results, places)
+    results = results_of(body, length, turn, step.stored)
+    buffers = [b for buffers in results.carries for b in buffers]
+    step.stored += [*[b for b in buffers if b not in step.stored], results.scratch]
+    return turn, results

@@ -49,7 +49,9 @@ class Fusion:
         self.outputs = set(outputs)
         self.leaves: set[Node] = self.found.anchors | set(inputs)
         self.layouts: dict[Node, Layout] = {n: row_major(n.shape) for n in inputs}
-        self.padding = {i.padded: x for x, i in self.found.inside.items()}
+        self.padding: dict[Node, list[Node]] = {}
+        for x, inside in self.found.inside.items():
+            self.padding.setdefault(inside.padded, []).append(x)
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self._readers: dict[Node, list[Group]] = {}
@@ -128,7 +130,7 @@ class Fusion:
             if at in self.leaves:
                 out.append(at)
                 if at in self.padding:
-                    out.append(self.padding[at])
+                    out += self.padding[at]
             else:
                 stack += at.inputs
         return out

@@ -48,8 +48,8 @@ def in_loop_order(shape: Sequence[int], index: Index, order: Sequence[Atom]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """A node stored inside of a padded buffer: `axes[d]` is the padded axis of its axis `d`, or
-    -1 where its extent is 1; `starts` is where it begins along each padded axis."""
+    """A node stored inside of a padded or joined buffer: `axes[d]` is the padded axis of its axis
+    `d`, or -1 where its extent is 1; `starts` is where it begins along each padded axis."""
 
     padded: Node
     starts: tuple[int, ...]

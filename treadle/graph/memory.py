@@ -76,14 +76,14 @@ class Arena:
 def lay_out(
     steps: Sequence[Step],
     fixed: Mapping[Node, Place],
-    padding: Mapping[Node, Node],
+    padding: Mapping[Node, Sequence[Node]],
     arena_slot: int,
 ) -> tuple[dict[Node, Place], int]:
     """The place of every node that a step stores or reads, and the bytes of the arena.
 
-    `padding`: padded nodes, with the node that each of them holds inside of its own buffer.
+    `padding`: padded nodes and joins, with the nodes that each holds inside of its own buffer.
     """
-    holder = {inner: padded for padded, inner in padding.items()}
+    holder = {inner: padded for padded, parts in padding.items() for inner in parts}
     last: dict[Node, int] = {}
     for i, step in enumerate(steps):
         for node in [*step.reads, *step.stored]:

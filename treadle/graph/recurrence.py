@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from treadle.base import dtype as dt
 from treadle.base import shape as sh
+from treadle.base.symbolic import fixed
 from treadle.graph.anchors import Strip
-from treadle.graph.plan import Move, Place, Plan, Repeat, Step, moved
+from treadle.graph.plan import Place, Plan, Repeat, Step, moved
 from treadle.ir.node import Node, topological
-from treadle.ops.body import Body, Loop, body_of, substitute
+from treadle.ops.body import Body, Loop, body_of, last, substitute
 from treadle.ops.contract import CONTRACT, contract
 from treadle.ops.recurrence import RECURRENCE, key_of
 from treadle.ops.table import input_node, make
@@ -65,9 +67,16 @@ def lift(outputs: Sequence[Node], passes: Passes) -> list[Node]:
             inputs = [given[i] for i in lifted.kept]
             inputs += substitute(lifted.constants, dict(zip(body.order, given, strict=False)))
             loops[key] = Loop(RECURRENCE, lifted.body, tuple(inputs), length, reverse)
-        place = lifted.places[value]
+        place = lifted.places[max(value, -1 - value)]
         loop = loops[key]
-        new[node] = loop.carry(place) if value < body.carries else loop.history(place)
+        if value >= body.carries:
+            new[node] = loop.history(place)
+        elif value >= 0:
+            new[node] = loop.carry(place)
+        elif -1 - value in asked[key]:
+            new[node] = last(loop.carry(place), reverse)
+        else:
+            new[node] = loop.last(place)
     return [new[o] for o in outputs]
 
 
@@ -103,7 +112,7 @@ def _live(body: Body, asked: frozenset[int]) -> list[int]:
     """The carries that the values asked for depend on."""
     number = {node: k for k, node in enumerate(body.order[: body.carries])}
     live: set[int] = set()
-    waiting = set(asked)
+    waiting = {max(v, -1 - v) for v in asked}
     while waiting:
         carries = {v for v in waiting if v < body.carries} - live
         live |= carries
@@ -227,60 +236,115 @@ def _apart(roots: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
     return out
 
 
+class _Address(NamedTuple):
+    """A `Place`, to which bytes may be added."""
+
+    slot: int
+    offset: int
+
+    def further(self, nbytes: int) -> Place:
+        """A place behind it."""
+        return (self.slot, self.offset + nbytes)
+
+
 @dataclass(slots=True, eq=False)
 class Results:
-    """Where a loop writes: histories of the carries, of the values of its turn, and what a turn
-    needs for itself."""
+    """Where a loop writes: histories of the values of its turn, the carries, and what a turn needs
+    for itself. A carry has its history, or two buffers of which the first has the last state."""
 
-    carries: tuple[Node, ...]
+    carries: tuple[tuple[Node, ...], ...]
     values: tuple[Node, ...]
     scratch: Node
 
 
-def lower(
-    body: Body, length: int, reverse: bool, turn: Turn, strips: Sequence[Strip], results: Results,
-    places: Mapping[Node, Place],
-) -> list[Step]:  # fmt: skip
-    """The steps of a recurrence: carries put in place, then the turns."""
-    begin, sign = (length - 1, -1) if reverse else (0, 1)
-
-    def at(node: Node, turns: int, size: int) -> tuple[Place, int]:
-        slot, offset = places[node]
-        return (slot, offset + turns * size), sign * size
-
-    given: list[tuple[Place, int]] = []
-    ends: list[tuple[Place, int]] = []
-    for i, strip in enumerate(strips):
-        slot, offset = places[strip.base]
-        size = strip.base.dtype.itemsize
-        if i < body.carries:
-            history = results.carries[i]
-            size *= sh.count(history.shape[1:])
-            given.append(at(history, begin + reverse, size))
-            ends.append(at(history, begin + (not reverse), size))
+def results_of(body: Body, length: int, turn: Turn, stored: Sequence[Node]) -> Results:
+    """Memory for what a loop is asked for, and for what it needs besides."""
+    asked = {node.attrs[1]: node for node in stored}
+    carries: list[tuple[Node, ...]] = []
+    for k, c in enumerate(body.order[: body.carries]):
+        if k in asked:
+            carries.append((asked[k],))
         else:
-            step = strip.step * size
-            given.append(((slot, offset + strip.offset * size + begin * step), sign * step))
-    for node in results.values:
-        ends.append(at(node, begin, sh.count(node.shape[1:]) * node.dtype.itemsize))
-    slots = [*given, *ends, (places[results.scratch], 0)]
-    steps = [moved(step, _into(slots)) for step in turn.plan.steps]
-    begins = [(place, 0) for place, _ in given[: body.carries]]
-    sources = [
-        ((places[s.base][0], places[s.base][1] + s.offset * s.base.dtype.itemsize), 0)
-        for s in strips[: body.carries]
+            end = asked.get(-1 - k) or input_node(c.shape, c.dtype)
+            carries.append((end, input_node(c.shape, c.dtype)))
+    nbytes = max(turn.plan.arena_bytes, turn.start.arena_bytes)
+    values = tuple([asked[v] for v in turn.values])
+    return Results(tuple(carries), values, input_node((nbytes,), dt.uint8))
+
+
+def lower(
+    node: Node, turn: Turn, strips: Sequence[Strip], results: Results, places: Mapping[Node, Place]
+) -> list[Step]:
+    """The steps of a recurrence: carries put in place, then the turns."""
+    memory = _Memory(node, strips, results, places)
+    length: int = node.attrs[2]
+    start = memory.start()
+    first = [
+        moved(step, lambda place: (start[place[0]].further(place[1]), 0))
+        for step in turn.start.steps
     ]
-    slots = [*sources, *begins, (places[results.scratch], 0)]
-    first = [moved(step, _into(slots))[0] for step in turn.start.steps]
-    turns = Repeat(tuple([s for s, _ in steps]), tuple([a for _, a in steps]), length)
-    return [*first, turns]
+    period = 2 if any(len(buffers) == 2 for buffers in results.carries) else 1
+    turns = [memory.at(turn.plan, t, period) for t in range(period)]
+    steps = [step for step, _ in first]
+    if length >= period:
+        inner = [pair for pairs in turns for pair in pairs]
+        parts = tuple([s for s, _ in inner]), tuple([a for _, a in inner])
+        steps.append(Repeat(*parts, length // period))
+    if period > 1 and fixed(length % period):
+        steps += [step for step, _ in memory.at(turn.plan, length - 1, period)]
+    return steps
 
 
-def _into(slots: Sequence[tuple[Place, int]]) -> Move:
-    """From places of one turn's plan to places of the whole, and their bytes from turn to turn."""
+class _Memory:
+    """The places of what a turn reads and writes."""
 
-    def move(place: Place) -> tuple[Place, int]:
-        (slot, start), advance = slots[place[0]]
-        return (slot, start + place[1]), advance
+    def __init__(
+        self, node: Node, strips: Sequence[Strip], results: Results, places: Mapping[Node, Place]
+    ) -> None:
+        self.body, _, self.length, self.reverse = node.attrs
+        self.strips = strips
+        self.results = results
+        self.places = places
 
-    return move
+    def start(self) -> list[_Address]:
+        """The slots of the plan that puts the first carries in place."""
+        begins = [self._carry(k, 0) for k in range(self.body.carries)]
+        sources = [self._strip(s, 0) for s in self.strips[: self.body.carries]]
+        return [*sources, *begins, self._place(self.results.scratch, 0)]
+
+    def at(self, plan: Plan, turn: int, period: int) -> list[tuple[Step, Any]]:
+        """The steps of one turn, and how far their buffers move in so many turns."""
+        now, then = self._slots(turn), self._slots(turn + period)
+        moves = [b.offset - a.offset for a, b in zip(now, then, strict=True)]
+        return [
+            moved(s, lambda place: (now[place[0]].further(place[1]), moves[place[0]]))
+            for s in plan.steps
+        ]
+
+    def _slots(self, turn: int) -> list[_Address]:
+        count = self.body.carries
+        t = self.length - 1 - turn if self.reverse else turn
+        given = [self._carry(k, turn) for k in range(count)]
+        given += [self._strip(s, t) for s in self.strips[count:]]
+        ends = [self._carry(k, turn + 1) for k in range(count)]
+        ends += [self._place(n, t * _bytes(n, 1)) for n in self.results.values]
+        return [*given, *ends, self._place(self.results.scratch, 0)]
+
+    def _carry(self, k: int, turns: int) -> _Address:
+        """A carry after so many turns."""
+        buffers = self.results.carries[k]
+        if len(buffers) == 2:
+            return self._place(buffers[fixed((self.length - turns) % 2)], 0)
+        row = self.length - turns if self.reverse else turns
+        return self._place(buffers[0], row * _bytes(buffers[0], 1))
+
+    def _strip(self, strip: Strip, t: int) -> _Address:
+        return self._place(strip.base, (strip.offset + t * strip.step) * strip.base.dtype.itemsize)
+
+    def _place(self, node: Node, offset: int) -> _Address:
+        slot, start = self.places[node]
+        return _Address(slot, start + offset)
+
+
+def _bytes(node: Node, first: int) -> int:
+    return sh.count(node.shape[first:]) * node.dtype.itemsize

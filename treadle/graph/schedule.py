@@ -31,7 +31,7 @@ def steps_of(fusion: Fusion) -> list[Step]:
     """One step a group that stores something, each with its reads."""
     reads = [_outside_reads(group, fusion) for group in fusion.groups]
     needed = set(fusion.outputs).union(*reads)
-    needed |= {x for padded, x in fusion.padding.items() if padded in needed}
+    needed |= {x for padded, held in fusion.padding.items() if padded in needed for x in held}
     steps: list[Step] = []
     for group, read in zip(fusion.groups, reads, strict=True):
         nodes = list(group.members) or group.histories

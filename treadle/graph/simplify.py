@@ -41,6 +41,7 @@ from treadle.ops.view import (
     RESHAPE,
     SLICE,
     SPREAD,
+    UNSLICE,
     expand,
     permute,
     reshape,
@@ -310,7 +311,22 @@ def _slice(node: Node) -> Node | None:
         last = tuple([a + b * s for a, b, s in zip(begin, stops, stride, strict=True)])
         step = tuple([a * b for a, b in zip(stride, steps, strict=True)])
         return make(SLICE, (x.inputs[0],), (first, last, step))
-    return None
+    return _slice_of_padded(node) if x.op is UNSLICE else None
+
+
+def _slice_of_padded(node: Node) -> Node | None:
+    """A slice that takes nothing but what was laid out in zeros."""
+    x = node.inputs[0]
+    begin, end, every = node.attrs
+    source, (_, starts, steps) = x.inputs[0], x.attrs
+    inside = all(
+        a >= s and b <= s + n for a, b, s, n in zip(begin, end, starts, source.shape, strict=True)
+    )
+    if not inside or any(s != 1 for s in steps):
+        return None
+    low = tuple([a - s for a, s in zip(begin, starts, strict=True)])
+    high = tuple([b - s for b, s in zip(end, starts, strict=True)])
+    return make(SLICE, (source,), (low, high, every))
 
 
 def _flip(node: Node) -> Node | None:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from treadle.ir.node import Node, topological
 from treadle.ops.table import Op, input_node, make
-from treadle.ops.view import expand, reshape, slice_
+from treadle.ops.view import expand, reshape, slice_, unslice
 
 
 class Body:
@@ -131,7 +131,7 @@ class Loop:
 
     def last(self, k: int) -> Node:
         """What carry `k` is in the end."""
-        return last(self.carry(k), self.reverse)
+        return self._node(-1 - k)
 
     def history(self, value: int) -> Node:
         """A value in all turns, stacked."""
@@ -174,10 +174,18 @@ def after(carry: Node, reverse: bool) -> Node:
 
 def last(carry: Node, reverse: bool) -> Node:
     """Of the history of a carry: the end that is reached last."""
-    n = carry.shape[0]
-    return reshape(_part(carry, 0, 1) if reverse else _part(carry, n - 1, n), carry.shape[1:])
+    return first(carry, not reverse)
 
 
 def first(carry: Node, reverse: bool) -> Node:
     """Of the history of a carry: what it began with."""
-    return last(carry, not reverse)
+    n = carry.shape[0]
+    return reshape(_part(carry, n - 1, n) if reverse else _part(carry, 0, 1), carry.shape[1:])
+
+
+def at_last(x: Node, length: int, reverse: bool) -> Node:
+    """A value at the end that is reached last, in a history of a carry that is 0 elsewhere."""
+    rank = len(x.shape)
+    row = reshape(x, (1, *x.shape))
+    start = (0 if reverse else length, *(0,) * rank)
+    return unslice(row, (length + 1, *x.shape), start, (1,) * (rank + 1))

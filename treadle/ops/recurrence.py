@@ -26,6 +26,9 @@ np = LazyModule("numpy")
 
 def _infer(*arguments: Any) -> tuple[Shape, DType]:
     *_, body, value, length, _ = arguments
+    if value < 0:
+        end = body.order[-1 - value]
+        return end.shape, end.dtype
     node = body.order[value]
     return (length + (value < body.carries), *node.shape), node.dtype
 
@@ -38,15 +41,17 @@ def _ref(*arguments: Any) -> Any:
     *arrays, body, value, length, reverse = arguments
     carries, rest = arrays[: body.carries], arrays[body.carries :]
     slices, constants = rest[: body.slices], rest[body.slices :]
-    node = body.order[value]
+    node = body.order[max(value, -1 - value)]
     nexts = [body.order[i] for i in body.nexts]
-    is_carry = value < body.carries
+    is_carry = 0 <= value < body.carries
     out = np.empty((length + is_carry, *node.shape), node.dtype.numpy)
     for t in range(length)[:: -1 if reverse else 1]:
         given = [*carries, *[x[t] for x in slices], *constants]
         feeds = dict(zip(body.order[: body.leaves], given, strict=True))
         *carries, found = evaluate([*nexts, node], feeds)
         out[t + (is_carry and reverse)] = found
+    if value < 0:
+        return carries[-1 - value]
     if is_carry:
         out[0 if reverse else length] = carries[value]
     return out
@@ -68,7 +73,7 @@ def _samples() -> tuple[Sample, ...]:
     args = tuple(Arg(shape, dt.float64, -0.9, 0.9) for shape in shapes)
     return tuple(
         Sample(args, (body, place, 4, reverse))
-        for place in places.values()
+        for place in (*places.values(), -1, -2)
         for reverse in (False, True)
     )
 
@@ -78,7 +83,8 @@ RECURRENCE: Final = Op(
     infer=_infer, vjp=_vjp, lower=no_lowering, ref=_ref, samples=_samples(),
     doc="the history of one value of a step that is repeated along the first axis of its slices, "
     "from the last one if `reverse`; that of a carry is what it was before each turn and, at the "
-    "end that is reached last, what it has become, and so longer by one",
+    "end that is reached last, what it has become, and so longer by one; value -1 - k is what "
+    "carry k is in the end",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from treadle.ir.node import Node, topological
 from treadle.ops import pointwise as pw
-from treadle.ops.body import Body, Loop, after, body_of, first, substitute
+from treadle.ops.body import Body, Loop, after, at_last, body_of, first, substitute
 from treadle.ops.contract import CONTRACT, contract
 from treadle.ops.reduce import SUM, total
 from treadle.ops.source import full
@@ -105,9 +105,13 @@ class _Backward:
             self._add(body.nexts[k], self.carries[k])
         for node, g in zip(nodes, gs, strict=True):
             value = node.attrs[1]
+            if value < 0:
+                value, g = -1 - value, at_last(g, self.forward.length, self.reverse)
             at = value
             if value < body.carries:
-                self.initial[value] = first(g, self.reverse)
+                edge = first(g, self.reverse)
+                known = self.initial.get(value)
+                self.initial[value] = edge if known is None else pw.add(known, edge)
                 at, g = body.nexts[value], after(g, self.reverse)
             if at in self.relevant:
                 seed = _like(body.order[at])

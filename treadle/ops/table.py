@@ -46,7 +46,8 @@ class Op:
     """One primitive: all that treadle knows about it, in one place.
 
     `kind` is `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `scan`, `contract`,
-    `conv`, `scatter` or `host`; docs/architecture.md says what each promises to the graph passes.
+    `attention`, `conv`, `scatter`, `recurrence` or `host`; docs/architecture.md says what each
+    promises to the graph passes.
     """
 
     name: str

@@ -116,18 +116,6 @@ def _require_same(before: list[Any], after: list[Any]) -> None:
 # --- recording a step --------------------------------------------------------------------------
 
 
-class _Unknown:
-    """The memory of what a step is given, which there is none of while it is recorded."""
-
-    @property
-    def address(self) -> int:
-        """Raises: somebody reads a value of the step."""
-        raise RuntimeError(
-            "scan: the values of a step are not known while it is recorded; hint: decide with "
-            "treadle.where instead of if, and read results after the scan"
-        )
-
-
 _KEPT: Final = ("_version", "_trace", "_pos", "_node", "_buffer", "_needs")
 """What recording a step may change of a tensor from outside."""
 
@@ -143,6 +131,10 @@ class _StepTrace(Trace):
         # A trie of its own: nodes of two steps are never the same.
         self.state = State(None, None, (), CONSTANT)
         self.outer = outer
+        self.error = RuntimeError(
+            "scan: the values of a step are not known while it is recorded; hint: decide with "
+            "treadle.where instead of if, and give out what is to be read later"
+        )
         self.taken: dict[int, tuple[Any, tuple[Any, ...]]] = {}
 
     def place(self, t: Any) -> int:
@@ -158,9 +150,14 @@ class _StepTrace(Trace):
         pos: int = t._pos
         return pos
 
+    def live(self) -> list[Any]:
+        """Raises: somebody reads a value of the step, of which there are many and none yet."""
+        assert self.error is not None
+        raise self.error
+
     def given(self, t: Any, needs: int) -> tuple[int, Node]:
         """A value of the type of a tensor that every turn is given."""
-        state = self.buffer(_Unknown(), t._node.shape, t._node.dtype, needs)
+        state = self.buffer(None, t._node.shape, t._node.dtype, needs)
         assert state.node is not None
         return state.pos, state.node
 
@@ -189,7 +186,7 @@ class _Step:
 
     def _given(self, shape: Shape, dtype: DType) -> Any:
         needs = DERIVED if dtype.is_floating_point else CONSTANT
-        return hold(self._trace, self._trace.buffer(_Unknown(), shape, dtype, needs))
+        return hold(self._trace, self._trace.buffer(None, shape, dtype, needs))
 
     def __enter__(self) -> None:
         self._recorder.trace = self._trace
@@ -213,7 +210,7 @@ class _Step:
                 )
         states = trace.state.path()
         nodes = [s.node for s in states if s.node is not None]
-        stops = [s.node for s in states if _stops(s, states)]
+        stops = [nodes[s.pos] for s in states if _stops(s, states)]
         leaves = [n for n in nodes if n.op is INPUT]
         first = len(self.carries) + len(self.slices)
         self._recorder.trace = self._outer
@@ -245,7 +242,7 @@ class _Recorded:
     def __init__(self, body: Body, inputs: tuple[Any, ...], length: int, reverse: bool) -> None:
         self._body, self._inputs = body, inputs
         self._length, self._reverse = length, reverse
-        self._carries = [self._record(k) for k in range(body.carries)] if length else []
+        self._carries: dict[int, Any] = {}
 
     def _record(self, value: int) -> Any:
         return record(RECURRENCE, self._inputs, (self._body, value, self._length, self._reverse))
@@ -255,18 +252,17 @@ class _Recorded:
         wanted = frozenset([i for i, t in enumerate(self._inputs) if t._needs])
         if wanted and recorder().grad and self._length:
             body = self._body
-            told = [v for v in values if v >= body.leaves and v not in body.nexts]
-            histories = (*range(body.carries), *dict.fromkeys(told))
-            for value in used_by_gradients(RECURRENCE, body, histories, wanted):
-                if value not in histories:
+            told = dict.fromkeys(v for v in values if v >= body.leaves and v not in body.nexts)
+            ends = [-1 - k for k in range(body.carries)]
+            for value in used_by_gradients(RECURRENCE, body, (*ends, *told), wanted):
+                if value >= 0 and value not in told and value not in self._carries:
                     self._record(value)
 
     def last(self, k: int, first: Any) -> Any:
         """What a carry is in the end."""
         if not self._length:
             return record1(ALIAS, first)
-        at = 0 if self._reverse else self._length
-        return pr.shaped(_rows(self._carries[k], at, at + 1), first._node.shape)
+        return self._record(-1 - k)
 
     def history(self, value: int) -> Any:
         """A value of all turns."""
@@ -285,6 +281,8 @@ class _Recorded:
         return self._record(value)
 
     def _between(self, k: int, start: bool) -> Any:
+        if k not in self._carries:
+            self._carries[k] = self._record(k)
         return _rows(self._carries[k], int(start), int(start) + self._length)
 
 

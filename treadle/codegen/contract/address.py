@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.base import dtype as dt
 from treadle.codegen.contract.flow import WORD, Flow, call, function
 from treadle.codegen.contract.layout import Layout
+from treadle.codegen.contract.shared import share
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value
 
@@ -20,10 +21,15 @@ class Addresses:
 
     __slots__ = ("_fill", "layout", "series")
 
-    def __init__(self, module: Any, target: Target, name: str, layout: Layout) -> None:
+    def __init__(self, module: Any, target: Target, layout: Layout) -> None:
         self.layout = layout
-        self.series = render_series(module, target, f"{name}.series")
-        self._fill = _render_fill(module, target, f"{name}.fill", self.series)
+        self.series = share(
+            module, target, "series", _SERIES,
+            lambda alone, symbol: render_series(alone, target, symbol),
+        )  # fmt: skip
+        self._fill = share(
+            module, target, "fill", _FILL, lambda alone, symbol: _render_fill(alone, target, symbol)
+        )
 
     def extent(self, flow: Flow, params: Any, kind: int) -> Value:
         """The extent of the last dimension of a class: how far its unit stride reaches."""
@@ -82,9 +88,14 @@ class Addresses:
         )  # fmt: skip
 
 
-def _render_fill(module: Any, target: Target, name: str, series: Any) -> Any:
+_SERIES: Final = "piii"
+_FILL: Final = "piiiippii"
+
+
+def _render_fill(module: Any, target: Target, name: str) -> Any:
     """`fill(at, start, count, padded, base, extents, strides, rank, size)`: see `table`."""
-    made, f, args = function(module, target, name, "piiiippii")
+    series = render_series(module, target, f"{name}.series")
+    made, f, args = function(module, target, name, _FILL)
     at, start, count, padded, base, extents, strides, rank, size = args
     b = f.builder
     with f.when(rank.equals(0)):
@@ -123,7 +134,7 @@ def _offset(f: Flow, index: Value, extents: Any, strides: Any, rank: Value) -> V
 def render_series(module: Any, target: Target, name: str) -> Any:
     """`series(at, count, first, stride)`: writes `first`, `first + stride`, ... to a table, four
     at a time, so that up to three entries behind it are overwritten."""
-    made, f, (at, count, first, stride) = function(module, target, name, "piii")
+    made, f, (at, count, first, stride) = function(module, target, name, _SERIES)
     lane = f.iota(dt.int64, _LANES)
     row = f.cell(first.spread(_LANES) + lane * stride.spread(_LANES))
     jump = (stride * _LANES).spread(_LANES)

@@ -181,13 +181,18 @@ def function(module: Any, target: Target, name: str, kinds: str) -> tuple[Any, F
     `kinds` has a letter per argument: `p` a pointer, `i` an int64 (given as a `Value`).
     Returns the function, a `Flow` in its first block, and its arguments.
     """
-    types = [ir.PointerType() if kind == "p" else ir.IntType(64) for kind in kinds]
-    made = ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
+    made = ir.Function(module, function_type(kinds), name)
     made.linkage = "internal"
     made.attributes.add("nounwind")
     flow = Flow(ir.IRBuilder(made.append_basic_block("entry")), target)
     arguments = [a if k == "p" else flow.index(a) for k, a in zip(kinds, made.args, strict=True)]
     return made, flow, arguments
+
+
+def function_type(kinds: str) -> Any:
+    """The type of a function made by `function`."""
+    types = [ir.PointerType() if kind == "p" else ir.IntType(64) for kind in kinds]
+    return ir.FunctionType(ir.VoidType(), types)
 
 
 def call(flow: Flow, callee: Any, *arguments: Any) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.base.dtype import DType
 from treadle.codegen.contract.flow import Flow, function
+from treadle.codegen.contract.shared import share
 from treadle.codegen.contract.tile import Tile
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value, ir, llvm_type
+
+_SWEEP: Final = "pippiippi"
+
+
+def share_sweep(module: Any, target: Target, tile: Tile, dtype: DType) -> Any:
+    """The function of `render_sweep`, compiled by itself."""
+    return share(
+        module, target, f"sweep {tile.name} {dtype.name}", _SWEEP,
+        lambda alone, symbol: render_sweep(alone, target, symbol, tile, dtype),
+    )  # fmt: skip
 
 
 def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DType) -> Any:
@@ -23,7 +34,7 @@ def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DTyp
     columns; so is `sums`, or one tile of zeros for all rows (`sums_row` is then 0 bytes). Each
     element is one chain of multiply-adds in the order of k, however k is blocked.
     """
-    made, f, args = function(module, target, name, "pippiippi")
+    made, f, args = function(module, target, name, _SWEEP)
     rows, count, steps, b, b_row, depth, tiles, sums, sums_row = args
 
     def emit(height: int, start: Value) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from treadle.base.dtype import DType
 from treadle.codegen.contract.flow import Flow, function
+from treadle.codegen.contract.shared import share
 from treadle.codegen.contract.tile import Tile
 from treadle.codegen.convert import cast, from_memory, memory_type
 from treadle.codegen.target import Target
@@ -24,6 +25,19 @@ def stretch_of(unit: str) -> int:
     return 1 << 30 if unit == "k" else _STRETCH
 
 
+_PACK: Final = "pppiiii"
+
+
+def share_pack(
+    module: Any, target: Target, tile: Tile, width: int, dtype: DType, to: DType, unit: str
+) -> Any:
+    """The function of `render_pack`, compiled by itself."""
+    return share(
+        module, target, f"pack {tile.name} {width} {dtype.name} {to.name} {unit}", _PACK,
+        lambda alone, symbol: render_pack(alone, target, symbol, tile, width, dtype, to, unit),
+    )  # fmt: skip
+
+
 def render_pack(
     module: Any, target: Target, name: str, tile: Tile, width: int, dtype: DType, to: DType,
     unit: str,
@@ -37,7 +51,7 @@ def render_pack(
     counts from `start` in a dimension of `extent`), or `""`. At most one vector behind the panel
     is overwritten.
     """
-    made, f, args = function(module, target, name, "pppiiii")
+    made, f, args = function(module, target, name, _PACK)
     panel, streams, steps, depth, start, extent, whole = args
     packer = _Packer(f, tile, width, dtype, to, panel, streams, steps)
     if unit == "across":

@@ -8,8 +8,8 @@ from treadle.codegen.contract.address import Addresses
 from treadle.codegen.contract.finish import RenderValue, render_finish
 from treadle.codegen.contract.flow import Flow
 from treadle.codegen.contract.layout import BATCH, A, B, K, Layout
-from treadle.codegen.contract.micro import render_sweep
-from treadle.codegen.contract.pack import render_pack
+from treadle.codegen.contract.micro import share_sweep
+from treadle.codegen.contract.pack import share_pack
 from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value
@@ -35,14 +35,14 @@ class Parts:
         self.chunk = CHUNK * tile.rows
         self.row_bytes = tile.width * tile.itemsize
         self.layout = Layout(c)
-        self.addresses = Addresses(module, target, symbol, self.layout)
-        self.sweep = render_sweep(module, target, f"{symbol}.sweep", tile, c.accumulator)
-        self.pack_a = render_pack(
-            module, target, f"{symbol}.pack_a", tile, tile.rows, c.a.dtype, c.accumulator,
+        self.addresses = Addresses(module, target, self.layout)
+        self.sweep = share_sweep(module, target, tile, c.accumulator)
+        self.pack_a = share_pack(
+            module, target, tile, tile.rows, c.a.dtype, c.accumulator,
             {"m": "across", "k": "along"}.get(c.a.unit, ""),
         )  # fmt: skip
-        self.pack_b = render_pack(
-            module, target, f"{symbol}.pack_b", tile, tile.width, c.b.dtype, c.accumulator,
+        self.pack_b = share_pack(
+            module, target, tile, tile.width, c.b.dtype, c.accumulator,
             {"n": "across", "k": "along"}.get(c.b.unit, ""),
         )  # fmt: skip
         self.finish = render_finish(

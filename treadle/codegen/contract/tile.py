@@ -38,6 +38,11 @@ class Tile:
         return self.vectors * self.lanes
 
     @property
+    def name(self) -> str:
+        """What tells it from other tiles."""
+        return f"{self.rows}x{self.vectors}x{self.lanes}x{self.itemsize}"
+
+    @property
     def heights(self) -> tuple[int, ...]:
         """Row counts that have code of their own, in rising order.
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.base.dtype import DType
-from treadle.codegen.contract.flow import Flow, function
+from treadle.codegen.contract.flow import WORD, Flow, function
+from treadle.codegen.contract.shared import share
 from treadle.codegen.contract.tile import Tile
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value, join, llvm_type
@@ -23,14 +24,24 @@ from treadle.codegen.value import Value, join, llvm_type
 Matrix = tuple[tuple[float, ...], ...]
 Grid = list[list[Value]]
 
-IMAGE: Final[Matrix] = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-FILTER: Final[Matrix] = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-TO_PIXELS: Final[Matrix] = ((1, 1, 1, 0), (0, 1, -1, -1))
-OF_PIXELS: Final[Matrix] = tuple(zip(*TO_PIXELS, strict=True))
-TO_FILTER: Final[Matrix] = tuple(zip(*FILTER, strict=True))
+_FILTER: Final[Matrix] = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_PIXELS: Final[Matrix] = ((1, 1, 1, 0), (0, 1, -1, -1))
+FORWARD: Final[dict[str, Matrix]] = {
+    "image": ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    "filter": _FILTER,
+    "pixels": tuple(zip(*_PIXELS, strict=True)),
+}
+"""From pixels and taps to planes."""
+BACK: Final[dict[str, Matrix]] = {
+    "pixels": _PIXELS,
+    "filter": tuple(zip(*_FILTER, strict=True)),
+}
+"""From planes to pixels or taps."""
 
 PLANES: Final = 16
-SIDE: Final = 4
+PIXELS: Final = 4
+TAPS: Final = 9
+_SIDE: Final = 4
 
 
 def transformed(matrix: Matrix, grid: Grid) -> Grid:
@@ -87,7 +98,55 @@ class Planes:
             self.store(value, self.f.at(to, plane * number))
 
 
-def render_spread(
+def share_spread(module: Any, target: Target, tile: Tile, dtype: DType, what: str) -> Any:
+    """The transformation of tiles of an `"image"` or of a gradient's `"pixels"`."""
+    return share(
+        module, target, f"spread {what} {tile.name} {dtype.name}", _SPREAD,
+        lambda alone, symbol: _render_spread(alone, target, symbol, tile, dtype, FORWARD[what]),
+    )  # fmt: skip
+
+
+def share_filters(module: Any, target: Target, tile: Tile, dtype: DType, adjacent: bool) -> Any:
+    """The transformation of filters, which lie side by side where they are `adjacent`."""
+    return share(
+        module, target, f"filters {adjacent} {tile.name} {dtype.name}", _FILTERS,
+        lambda alone, symbol: _render_filters(alone, target, symbol, tile, dtype, adjacent),
+    )  # fmt: skip
+
+
+def share_collect(module: Any, target: Target, tile: Tile, dtype: DType, what: str) -> Any:
+    """The transformation of sums to `"pixels"` or to a `"filter"`."""
+    return share(
+        module, target, f"collect {what} {tile.name} {dtype.name}", _COLLECT,
+        lambda alone, symbol: _render_collect(alone, target, symbol, tile, dtype, BACK[what]),
+    )  # fmt: skip
+
+
+def share_pixels(module: Any, target: Target) -> Any:
+    """`pixels(origins, count, y, x, to)`: pointers to the four pixels of each tile."""
+    return share(
+        module, target, "pixels", _POINTERS,
+        lambda alone, symbol: _render_pixels(alone, target, symbol),
+    )  # fmt: skip
+
+
+_SPREAD: Final = "piiiiipiii"
+_FILTERS: Final = "piiiiipi"
+_COLLECT: Final = "piipi"
+_POINTERS: Final = "piiip"
+
+
+def _render_pixels(module: Any, target: Target, name: str) -> Any:
+    made, f, (origins, count, y, x, to) = function(module, target, name, _POINTERS)
+    with f.loop(0, count) as number:
+        origin = f.pointer(origins, number)
+        for i, step in enumerate((f.index(0), x, y, y + x)):
+            f.builder.store(f.at(origin, step), f.at(to, number * (PIXELS * WORD) + i * WORD))
+    f.builder.ret_void()
+    return made
+
+
+def _render_spread(
     module: Any, target: Target, name: str, tile: Tile, dtype: DType, matrix: Matrix
 ) -> Any:
     """`spread(origins, rows, y, x, first, columns, to, row, across, plane)`: transforms tiles.
@@ -97,7 +156,7 @@ def render_spread(
     (a multiple of the tile's width); they go to `to + tile * row + panel * across`, one after
     another, in each plane.
     """
-    made, f, args = function(module, target, name, "piiiiipiii")
+    made, f, args = function(module, target, name, _SPREAD)
     origins, rows, y, x, first, columns, to, row, across, plane = args
     planes, size = Planes(f, tile, dtype), len(matrix[0])
     steps = [[y * p + x * q for q in range(size)] for p in range(size)]
@@ -114,7 +173,7 @@ def render_spread(
     return made
 
 
-def render_filters(
+def _render_filters(
     module: Any, target: Target, name: str, tile: Tile, dtype: DType, adjacent: bool
 ) -> Any:
     """`filters(b, channel, filter, y, x, count, to, plane)`: transforms a panel of filters.
@@ -122,7 +181,7 @@ def render_filters(
     `b` points to the first of a panel's filters, the strides are in bytes (`adjacent`: filters lie
     side by side); `count` channels go to `to`, a row of the panel each, in each plane.
     """
-    made, f, args = function(module, target, name, "piiiiipi")
+    made, f, args = function(module, target, name, _FILTERS)
     b, channel, filter_, y, x, count, to, plane = args
     planes = Planes(f, tile, dtype)
     steps = [[y * p + x * q for q in range(3)] for p in range(3)]
@@ -141,12 +200,12 @@ def render_filters(
         begin, write = f.at(b, c * channel), f.at(to, c * (tile.width * tile.itemsize))
         for v in range(tile.vectors):
             grid = [[load(begin, v, step) for step in line] for line in steps]
-            planes.keep(transformed(FILTER, grid), f.at(write, v * planes.vector), plane)
+            planes.keep(transformed(_FILTER, grid), f.at(write, v * planes.vector), plane)
     f.builder.ret_void()
     return made
 
 
-def render_collect(
+def _render_collect(
     module: Any, target: Target, name: str, tile: Tile, dtype: DType, matrix: Matrix
 ) -> Any:
     """`collect(sums, plane, rows, to, apart)`: the results of a panel's 16 sums.
@@ -154,14 +213,14 @@ def render_collect(
     Pixels (a 2 x 2 result) become four rows of a panel. A filter (3 x 3) becomes a run of nine
     elements of its row: nine panels `apart` bytes from one another take the place of one.
     """
-    made, f, (sums, plane, rows, to, apart) = function(module, target, name, "piipi")
+    made, f, (sums, plane, rows, to, apart) = function(module, target, name, _COLLECT)
     planes, row_bytes = Planes(f, tile, dtype), tile.width * tile.itemsize
     pixels = len(matrix) == 2
     with f.loop(0, rows) as row:
         for v in range(tile.vectors):
             begin = f.at(sums, row * row_bytes + v * planes.vector)
             flat = [planes.load(f.at(begin, plane * number)) for number in range(PLANES)]
-            grid = [flat[a : a + SIDE] for a in range(0, PLANES, SIDE)]
+            grid = [flat[a : a + _SIDE] for a in range(0, PLANES, _SIDE)]
             results = [value for line in transformed(matrix, grid) for value in line]
             for number, value in enumerate(results):
                 if pixels:

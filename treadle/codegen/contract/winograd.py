@@ -14,21 +14,20 @@ from treadle.codegen.contract.address import Addresses
 from treadle.codegen.contract.finish import RenderValue, render_finish
 from treadle.codegen.contract.flow import WORD, Flow, call, function
 from treadle.codegen.contract.layout import COMBINE, PACK, PARTIAL, WHOLE, A, B, K, Layout, M, N
-from treadle.codegen.contract.micro import render_sweep
+from treadle.codegen.contract.micro import share_sweep
 from treadle.codegen.contract.parts import Frame
 from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.contract.transform import (
-    IMAGE,
-    OF_PIXELS,
+    PIXELS,
     PLANES,
-    TO_FILTER,
-    TO_PIXELS,
+    TAPS,
     Planes,
-    render_collect,
-    render_filters,
-    render_spread,
+    share_collect,
+    share_filters,
+    share_pixels,
+    share_spread,
 )
-from treadle.codegen.contract.winograd_plan import CHUNK, NAMES, PIXELS, TAPS
+from treadle.codegen.contract.winograd_plan import CHUNK, NAMES
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value, ir
 from treadle.ir.contraction import Contraction
@@ -51,19 +50,16 @@ class _Parts:
         self.tile: Tile = choose(target, c.accumulator)
         self.row_bytes = self.tile.width * self.tile.itemsize
         self.layout = Layout(c, NAMES)
-        self.addresses = Addresses(module, target, symbol, self.layout)
-        given = (module, target)
-        kind = (self.tile, c.accumulator)
-        self.sweep = render_sweep(*given, f"{symbol}.sweep", *kind)
-        self.image = render_spread(*given, f"{symbol}.image", *kind, IMAGE)
+        self.addresses = Addresses(module, target, self.layout)
+        given = (module, target, self.tile, c.accumulator)
+        self.sweep = share_sweep(*given)
+        self.image = share_spread(*given, "image")
         if self.data:
-            filters = f"{symbol}.filters"
-            self.filters = render_filters(*given, filters, *kind, c.b.unit == "n")
-            self.pixels = _render_pixels(module, target, f"{symbol}.pixels")
+            self.filters = share_filters(*given, c.b.unit == "n")
+            self.pixels = share_pixels(module, target)
         else:
-            self.gradient = render_spread(*given, f"{symbol}.gradient", *kind, OF_PIXELS)
-        back = TO_PIXELS if self.data else TO_FILTER
-        self.collect = render_collect(*given, f"{symbol}.collect", *kind, back)
+            self.gradient = share_spread(*given, "pixels")
+        self.collect = share_collect(*given, "pixels" if self.data else "filter")
         self.finish = render_finish(
             module, target, f"{symbol}.finish", self.tile, self.addresses, render_value
         )
@@ -100,17 +96,6 @@ def _render_task(parts: _Parts, name: str, emit: Any) -> Any:
     """`task(slots, params, scratch, number)`."""
     made, f, args = function(parts.module, parts.target, f"{parts.symbol}.{name}", "pppi")
     emit(Frame(f, parts.layout, *args[:3]), parts, args[3])
-    f.builder.ret_void()
-    return made
-
-
-def _render_pixels(module: Any, target: Target, name: str) -> Any:
-    """`pixels(origins, count, y, x, to)`: pointers to the four pixels of each tile."""
-    made, f, (origins, count, y, x, to) = function(module, target, name, "piiip")
-    with f.loop(0, count) as number:
-        origin = f.pointer(origins, number)
-        for i, step in enumerate((f.index(0), x, y, y + x)):
-            f.builder.store(f.at(origin, step), f.at(to, number * (PIXELS * WORD) + i * WORD))
     f.builder.ret_void()
     return made
 

@@ -25,7 +25,7 @@ from treadle.codegen.contract.layout import (
     N,
 )
 from treadle.codegen.contract.tile import Tile
-from treadle.codegen.contract.transform import PLANES
+from treadle.codegen.contract.transform import PIXELS, PLANES, TAPS
 from treadle.ir.contraction import Contraction
 
 NAMES: Final = (
@@ -39,8 +39,6 @@ NAMES: Final = (
     "rows", "steps", "origins", "ends", "zeros", "a", "b", "sums", "tiles", "partial",
 )  # fmt: skip
 
-PIXELS: Final = 4
-TAPS: Final = 9
 CHUNK: Final = 12
 """Rows whose sums are transformed back before their outputs are written."""
 
