@@ -97,6 +97,21 @@ def convolution_backward(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
     )
 
 
+def attention(causal: bool) -> Case:
+    """8 heads of 1024 tokens and 64 features, forward and backward."""
+
+    def case(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+        q, k, v = (x[name].clone().requires_grad_() for name in ("queries", "keys", "values"))
+        attend = torch.nn.functional.scaled_dot_product_attention
+
+        def both() -> Any:
+            return torch.autograd.grad(attend(q, k, v, is_causal=causal), (q, k, v), x["values"])
+
+        return run(torch, both)
+
+    return case
+
+
 CASES: dict[str, Case] = {
     "copy 10^7": copy, "add 10^7": add, "gelu(x*a+b) 10^7": gelu,
     "softmax 4096x1024": softmax, "layer_norm forward+backward 4096x1024": layer_norm,
@@ -104,6 +119,8 @@ CASES: dict[str, Case] = {
     "conv2d forward (32,64,56,56) by 3x3": convolution,
     "conv2d backward (32,64,56,56) by 3x3": convolution_backward,
     "cumsum along rows 4096x1024": cumsum_along, "cumsum down columns 4096x1024": cumsum_down,
+    "attention forward+backward 8x1024x64": attention(False),
+    "causal attention forward+backward 8x1024x64": attention(True),
 }  # fmt: skip
 
 
@@ -113,6 +130,7 @@ def arrays() -> dict[str, Any]:
     shapes = {
         "line": (10_000_000,), "other": (10_000_000,), "rows": (4096, 1024), "grad": (4096, 1024),
         "weight": (1024,), "bias": (1024,), "square": (4096, 4096),
+        "queries": (1, 8, 1024, 64), "keys": (1, 8, 1024, 64), "values": (1, 8, 1024, 64),
         "images": (32, 64, 56, 56), "filters": (64, 64, 3, 3),
     }  # fmt: skip
     return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}

@@ -18,8 +18,8 @@ from treadle.graph.plan import Plan, show
 from treadle.graph.structure import structure
 from treadle.graph.template import Family, Sample, Template
 from treadle.graph.text import write
+from treadle.ir.key import pattern_key
 from treadle.ir.node import Node, topological
-from treadle.ir.show import canonical
 from treadle.ops.contract import contract
 from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import add, gt, mul, neg, sub, where
@@ -42,7 +42,7 @@ def checked() -> Iterator[None]:
 
 def text_of(plan: Plan) -> list[Any]:
     """A plan with all of its numbers and kernels."""
-    launches = [(canonical(s.kernel), s.sizes, s.tasks, s.buffers) for s in plan.launches]
+    launches = [(pattern_key(s.kernel), s.sizes, s.tasks, s.buffers) for s in plan.launches]
     return [show(plan), launches]
 
 

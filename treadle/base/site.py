@@ -9,6 +9,9 @@ from types import CodeType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
+_inside: dict[str, bool] = {}
+"""Whether a file is one of the package, by its name."""
+
 Site = tuple[CodeType, int]
 """A code object and the offset of an instruction in it."""
 
@@ -18,7 +21,11 @@ def call_site() -> Site | None:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(_PACKAGE):
+        name = code.co_filename
+        inside = _inside.get(name)
+        if inside is None:
+            inside = _inside[name] = name.startswith(_PACKAGE)
+        if not inside:
             return code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -1,6 +1,6 @@
 """The object cache: images of compiled code on disk, shared by all processes.
 
-An entry is a file named by the SHA-256 of what it was made from: the canonical text, the target,
+An entry is a file named by the SHA-256 of what it was made from: the pattern's key, the target,
 and the sources of this package and the version of llvmlite. It carries its own key, length and
 checksum, and is written beside its place and moved there, so readers see all of it or nothing.
 Whatever is wrong with an entry, it counts as missing and is made anew; whatever is wrong with the

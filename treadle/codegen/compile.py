@@ -1,7 +1,7 @@
 """From patterns to addresses: what a plan asks of this room.
 
 A pattern is compiled once: its machine code serves every shape, is found again in memory by its
-canonical text, and in later processes on disk. Loading from disk needs no LLVM.
+key, and in later processes on disk. Loading from disk needs no LLVM.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from treadle.codegen.render import render
 from treadle.codegen.target import Target, host
 from treadle.ir.attention import Attention
 from treadle.ir.contraction import Contraction
+from treadle.ir.key import pattern_key
 from treadle.ir.loop import Kernel
-from treadle.ir.show import canonical, show
+from treadle.ir.show import show
 from treadle.ir.verify_loop import verify
 
 futures: Any = LazyModule("concurrent.futures")
@@ -56,7 +57,7 @@ counts: Final = Counts()
 def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]:
     """The address of each pattern's code, compiled or loaded where it is new to this process.
 
-    patterns: kernels and contractions; those with the same canonical text share one address.
+    patterns: kernels and contractions; those with the same key share one address.
     target:   what the code is for: this machine (default), since the addresses are to be called.
     Raises `CompileError` for a pattern that has no code, `VerifyError` under `TREADLE_CHECK=1`.
     """
@@ -64,7 +65,7 @@ def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]
     name = target.name
     known = [_bound.get(p, _NOWHERE) for p in patterns]
     texts = {
-        p: canonical(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
+        p: pattern_key(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
     }
     if texts:
         with _lock:

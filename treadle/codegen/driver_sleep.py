@@ -106,6 +106,21 @@ look:
   %flag = shl i8 1, %bit8
   %keep = xor i8 %flag, -1
   br label %leave
+{_keep_off()}
+rouse:
+  call void @rouse(ptr %pool, ptr %epoch.p, i32 2147483647)
+  br label %return
+{_let_go()}
+out:
+  store atomic i32 0, ptr %placing.p release, align 4
+  ret void
+}}
+"""
+
+
+def _keep_off() -> str:
+    # Notes where each worker may run, and takes this processor away.
+    return f"""
 leave:
   %i = phi i64 [1, %look], [%i1, %left]
   %some = icmp slt i64 %i, %threads
@@ -128,10 +143,12 @@ confine:
   br label %left
 left:
   %i1 = add i64 %i, 1
-  br label %leave
-rouse:
-  call void @rouse(ptr %pool, ptr %epoch.p, i32 2147483647)
-  br label %return
+  br label %leave"""
+
+
+def _let_go() -> str:
+    # Lets each worker run wherever it could before.
+    return f"""
 return:
   %j = phi i64 [1, %rouse], [%j1, %back]
   %more = icmp slt i64 %j, %threads
@@ -147,9 +164,4 @@ release:
   br label %back
 back:
   %j1 = add i64 %j, 1
-  br label %return
-out:
-  store atomic i32 0, ptr %placing.p release, align 4
-  ret void
-}}
-"""
+  br label %return"""

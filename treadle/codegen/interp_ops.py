@@ -11,6 +11,7 @@ from treadle.base.dtype import DType
 from treadle.base.lazy import LazyModule
 
 _np: Any = LazyModule("numpy")
+_special: Any = LazyModule("scipy.special")
 
 
 def carried_type(dtype: DType) -> DType:
@@ -169,6 +170,10 @@ UNARY: Final[dict[str, Callable[[Any], Any]]] = {
     "tanh": _float(lambda x: _np.tanh(x)),
     "sigmoid": _float(_sigmoid),
     "erf": _float(_erf),
+    "erfc": _float(lambda x: math.erfc(x)),
+    "erfinv": _float(lambda x: _special.erfinv(x)),
+    "lgamma": _float(lambda x: _special.gammaln(x)),
+    "digamma": _float(lambda x: _special.digamma(x)),
     "floor": _whole("floor"),
     "ceil": _whole("ceil"),
     "round": _whole("rint"),

@@ -8,6 +8,8 @@ denormals included (`tests/test_codegen_vector_math.py` measures them):
     sigmoid tanh erf                       2         3
     sin cos                                2         2
     tan pow atan2                          1         3
+    erfc erfinv                            1         5
+    lgamma digamma, away from zeros        1         8
 
 A lane's result does not depend on the other lanes, nor on how many there are: a scalar is computed
 by the same operations. On the portable target, which has no fused multiply-add, the last bit may
@@ -19,8 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from treadle.codegen.math_complement import erfc, erfinv
 from treadle.codegen.math_error import erf
 from treadle.codegen.math_exp import exp, exp2, expm1, sigmoid, tanh
+from treadle.codegen.math_gamma import digamma, lgamma
 from treadle.codegen.math_log import log, log1p, log2
 from treadle.codegen.math_power import power
 from treadle.codegen.math_trig import atan2, cos, sin, tan
@@ -39,6 +43,10 @@ UNARY: Final[dict[str, Callable[[Value], Value]]] = {
     "tanh": tanh,
     "sigmoid": sigmoid,
     "erf": erf,
+    "erfc": erfc,
+    "erfinv": erfinv,
+    "lgamma": lgamma,
+    "digamma": digamma,
 }
 
 __all__ = ["UNARY", "atan2", "power"]

@@ -14,6 +14,7 @@ good code (a stride of 1 on the vector loop, small windows) is a `Const`.
 
 Names of operators:
     Unary      neg abs not sqrt rsqrt exp exp2 log log2 log1p expm1 sin cos tan tanh sigmoid erf
+               erfc erfinv lgamma digamma
                floor ceil round trunc isnan isinf isfinite sign reciprocal
     Binary     add sub mul div floordiv mod rem pow max min atan2 logaddexp and or xor shl shr
                lt le gt ge eq ne    (comparisons give bool)

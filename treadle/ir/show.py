@@ -1,12 +1,11 @@
-"""Loop nests and contractions as text: for people, and as the key of the object cache.
+"""Loop nests and contractions as text, for people.
 
     kernel scale(in x: float32, out y: float32), 1 size
         parallel t in 0..$0
             y[t] = x[t] * 2.0:float32
 
 `$0` is the launch's size number 0, `%0` a sub-expression that a statement uses more than once, and
-a constant that is no int64 carries its dtype. The canonical text drops the kernel's name and
-numbers all other names by their order, so two kernels with one canonical text are one pattern.
+a constant that is no int64 carries its dtype.
 """
 
 from __future__ import annotations
@@ -51,34 +50,26 @@ _INFIX: Final = {
 
 def show(pattern: Kernel | Contraction | Attention) -> str:
     """A pattern as indented text, under its own names."""
-    return _Text(False).pattern(pattern)
-
-
-def canonical(pattern: Kernel | Contraction | Attention) -> str:
-    """Text that two kernels share if and only if they are the same but for names."""
-    return _Text(True).pattern(pattern)
+    return _Text().pattern(pattern)
 
 
 def show_statement(stmt: Stmt) -> str:
     """One statement with what is inside of it."""
-    text = _Text(False)
+    text = _Text()
     text.statement(stmt, 0)
     return "\n".join(text.lines)
 
 
 def show_expression(expr: Expr) -> str:
     """One expression, shared parts written out where they first occur."""
-    text = _Text(False)
+    text = _Text()
     text.statement(Let("_", expr), 0)
     return "\n".join(text.lines)
 
 
 class _Text:
-    def __init__(self, canonical: bool) -> None:
-        self.canonical = canonical
+    def __init__(self) -> None:
         self.lines: list[str] = []
-        self.names: dict[str, str] = {}
-        self.count = 0
         self.shared: dict[int, str] = {}
 
     def pattern(self, pattern: Kernel | Contraction | Attention) -> str:
@@ -91,40 +82,29 @@ class _Text:
         return "\n".join(self.lines) + "\n"
 
     def _kernel(self, kernel: Kernel) -> None:
-        params = ", ".join(f"{p.mode} {self.bind(p.name)}: {p.dtype.name}" for p in kernel.params)
-        name = "kernel" if self.canonical else f"kernel {kernel.name}"
-        self.lines.append(f"{name}({params}), {kernel.sizes} size{'s' * (kernel.sizes != 1)}")
+        params = ", ".join(f"{p.mode} {p.name}: {p.dtype.name}" for p in kernel.params)
+        self.lines.append(
+            f"kernel {kernel.name}({params}), {kernel.sizes} size{'s' * (kernel.sizes != 1)}"
+        )
         self.statement(kernel.body, 1)
 
     def _contraction(self, c: Contraction) -> None:
         def operand(o: Operand) -> str:
             return f"{o.dtype.name}/{o.unit or '-'}"
 
-        name = "contraction" if self.canonical else f"contraction {c.name}"
         extras = " ".join(operand(o) for o in c.extras) or "none"
         self.lines.append(
-            f"{name} dims {c.dims} a {operand(c.a)} b {operand(c.b)} extras {extras} "
+            f"contraction {c.name} dims {c.dims} a {operand(c.a)} b {operand(c.b)} extras {extras} "
             f"accumulator {c.accumulator.name}{f' winograd {c.winograd}' * bool(c.winograd)}"
         )
-        # The names of an epilogue's variables have a meaning, so they stay.
-        self.canonical = False
         for out, value in zip(c.out, c.outputs, strict=True):
             self.lines.append(f"    out {operand(out)}")
             self.statement(Let("value", value), 1)
 
-    def bind(self, name: str) -> str:
-        """The name under which a new buffer or variable is shown."""
-        shown = f"_{self.count}" if self.canonical else name
-        self.count += 1
-        self.names[name] = shown
-        return shown
-
     def statement(self, stmt: Stmt, depth: int) -> None:
         if isinstance(stmt, Block):
-            outer = dict(self.names)
             for inner in stmt.body:
                 self.statement(inner, depth)
-            self.names = outer
             return
         self._share(stmt, depth)
         if isinstance(stmt, For):
@@ -140,22 +120,20 @@ class _Text:
 
     def _loop(self, stmt: For, depth: int) -> None:
         stop = self.expr(stmt.stop)
-        outer = dict(self.names)
-        self._line(depth, f"{stmt.kind} {self.bind(stmt.var)} in 0..{stop}")
+        self._line(depth, f"{stmt.kind} {stmt.var} in 0..{stop}")
         self.statement(stmt.body, depth + 1)
-        self.names = outer
 
     def _simple(self, stmt: Stmt) -> str:
         if isinstance(stmt, Let):
             value = self.expr(stmt.value)
-            return f"let {self.bind(stmt.var)}: {stmt.value.dtype.name} = {value}"
+            return f"let {stmt.var}: {stmt.value.dtype.name} = {value}"
         if isinstance(stmt, Alloc):
             size = self.expr(stmt.size)
-            return f"{stmt.space} {self.bind(stmt.name)}: {stmt.dtype.name}[{size}]"
+            return f"{stmt.space} {stmt.name}: {stmt.dtype.name}[{size}]"
         if isinstance(stmt, Store):
-            return f"{self._name(stmt.buffer)}[{self.expr(stmt.index)}] = {self.expr(stmt.value)}"
+            return f"{stmt.buffer}[{self.expr(stmt.index)}] = {self.expr(stmt.value)}"
         if isinstance(stmt, Accumulate):
-            into = f"{self._name(stmt.buffer)}[{self.expr(stmt.index)}]"
+            into = f"{stmt.buffer}[{self.expr(stmt.index)}]"
             return f"{into} {stmt.op}= {self.expr(stmt.value)}"
         if isinstance(stmt, Call):
             return f"call {stmt.name}({', '.join(map(self.expr, stmt.args))})"
@@ -163,9 +141,6 @@ class _Text:
 
     def _line(self, depth: int, text: str) -> None:
         self.lines.append("    " * depth + text)
-
-    def _name(self, name: str) -> str:
-        return self.names.get(name, name)
 
     def _share(self, stmt: Stmt, depth: int) -> None:
         """Gives every sub-expression with several uses a line of its own."""
@@ -186,14 +161,14 @@ class _Text:
         if found is not None:
             return found
         if isinstance(expr, Var):
-            return self._name(expr.name)
+            return expr.name
         if isinstance(expr, Const):
             plain = expr.dtype is dt.int64
             return f"{int(expr.value)}" if plain else f"{expr.value!r}:{expr.dtype.name}"
         if isinstance(expr, Size):
             return f"${expr.index}"
         if isinstance(expr, Load):
-            return f"{self._name(expr.buffer)}[{self.expr(expr.index)}]"
+            return f"{expr.buffer}[{self.expr(expr.index)}]"
         if isinstance(expr, Binary) and expr.op in _INFIX:
             return f"({self.expr(expr.a)} {_INFIX[expr.op]} {self.expr(expr.b)})"
         inside = ", ".join(self.expr(e) for e in operands(expr))

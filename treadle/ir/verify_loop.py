@@ -36,7 +36,8 @@ from treadle.ir.walk import expressions, inside_out, operands
 UNARY: Final = frozenset(
     {
         "neg", "abs", "not", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "expm1",
-        "sin", "cos", "tan", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "trunc",
+        "sin", "cos", "tan", "tanh", "sigmoid", "erf", "erfc", "erfinv", "lgamma",
+        "digamma", "floor", "ceil", "round", "trunc",
         "isnan", "isinf", "isfinite", "sign", "reciprocal",
     }
 )  # fmt: skip

@@ -1,137 +1,43 @@
-"""Special functions that have no kernel of their own: the host computes them."""
+"""Special functions: the error function's relatives, and the gamma function's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Final
 
 from treadle.base import dtype as dt
 from treadle.base.lazy import LazyModule
+from treadle.ir.loop import Expr, Unary
 from treadle.ir.node import Node
 from treadle.ops import pointwise as pw
-from treadle.ops.table import Arg, Op, Sample, make, no_lowering, per_input, require_float
+from treadle.ops.table import (
+    Arg,
+    Index,
+    Op,
+    Read,
+    Sample,
+    make,
+    no_lowering,
+    per_input,
+    require_float,
+)
 
 np = LazyModule("numpy")
+_special = LazyModule("scipy.special")
 
 
-def _each(function: Callable[[float], float]) -> Callable[[Any], Any]:
-    """A function of one number on every element."""
+def _function(name: str, doc: str, reference: str, gradient: Any, low: float, high: float) -> Op:
+    def lower(node: Node, index: Index, read: Read) -> Expr:
+        return Unary(name, read(0, index))
 
-    def apply(x: Any) -> Any:
-        flat = np.asarray(x, np.float64).ravel()
-        out = np.fromiter((function(v) for v in flat.tolist()), np.float64, flat.size)
-        return out.reshape(x.shape).astype(x.dtype)
+    def ref(x: Any) -> Any:
+        return getattr(_special, reference)(x.astype(np.float64)).astype(x.dtype)
 
-    return apply
-
-
-def _lgamma(x: float) -> float:
-    if math.isinf(x):
-        return math.inf
-    return math.inf if x <= 0 and x == math.floor(x) else math.lgamma(x)
-
-
-def _polygamma(n: int, x: float) -> float:
-    """The n-th derivative of digamma: reflected, shifted up to 12, then the asymptotic series.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 6.3.5-6.3.18 and 6.4.
-    """
-    if n == 0:
-        return _digamma(x)
-    if x <= 0 and x == math.floor(x):
-        return math.inf
-    if n == 1 and x < 0.5:
-        return -_polygamma(1, 1 - x) + (math.pi / math.sin(math.pi * x)) ** 2
-    total, sign, factorial = 0.0, (-1) ** (n + 1), math.factorial(n)
-    while x < 20.0:
-        total += sign * factorial / x ** (n + 1)
-        x += 1
-    series = math.factorial(n - 1) / x**n + factorial / (2 * x ** (n + 1))
-    for k, bernoulli in enumerate(_BERNOULLI, 1):
-        series += (
-            bernoulli * math.factorial(2 * k + n - 1) / (math.factorial(2 * k) * x ** (2 * k + n))
-        )
-    return total + sign * series
-
-
-_BERNOULLI: Final = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
-
-
-def _digamma(x: float) -> float:
-    if math.isinf(x) or math.isnan(x):
-        return x if x > 0 else math.nan
-    if x == 0:
-        return math.copysign(math.inf, -x)
-    if x <= 0:
-        if x == math.floor(x):
-            return math.nan
-        return _digamma(1 - x) - math.pi / math.tan(math.pi * x)
-    total = 0.0
-    while x < 12.0:
-        total -= 1 / x
-        x += 1
-    series = math.log(x) - 1 / (2 * x)
-    for k, bernoulli in enumerate(_BERNOULLI, 1):
-        series -= bernoulli / (2 * k * x ** (2 * k))
-    return total + series
-
-
-def _erfinv(y: float) -> float:
-    """Giles, "Approximating the erfinv function" (GPU Computing Gems, 2011), then Halley."""
-    if not -1 <= y <= 1:
-        return math.nan
-    if abs(y) == 1:
-        return math.copysign(math.inf, y)
-    w = -math.log((1 - y) * (1 + y))
-    if w < 5:
-        w -= 2.5
-        terms = _GILES_CENTRE
-    else:
-        w = math.sqrt(w) - 3
-        terms = _GILES_TAIL
-    p = terms[0]
-    for c in terms[1:]:
-        p = c + p * w
-    x = p * y
-    for _ in range(3):
-        # Where erf is flat the complement keeps the digits.
-        error = math.erf(x) - y
-        if abs(y) >= 0.5:
-            error = math.copysign(1 - abs(y), y) - math.copysign(math.erfc(abs(x)), y)
-        step = error / (2 / math.sqrt(math.pi) * math.exp(-x * x))
-        x -= step / (1 + x * step)
-    return x
-
-
-_GILES_CENTRE: Final = (
-    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
-    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941,
-)  # fmt: skip
-_GILES_TAIL: Final = (
-    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
-    -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
-)  # fmt: skip
-
-
-def _host(
-    name: str,
-    doc: str,
-    ref: Callable[..., Any],
-    gradient: Callable[[Node, Node], Node],
-    low: float,
-    high: float,
-    attr_names: tuple[str, ...] = (),
-    attrs: tuple[Any, ...] = (),
-) -> Op:
     return Op(
-        name=name, kind="host", attr_names=attr_names,
-        infer=lambda x, *a: (x.shape, require_float(name, x)), vjp=per_input(gradient),
-        lower=no_lowering, ref=ref,
-        samples=tuple(
-            Sample((Arg((3, 5), d, low, high),), attrs) for d in (dt.float32, dt.float64)
-        ),
-        doc=doc,
+        name=name, kind="pointwise", attr_names=(),
+        infer=lambda x: (x.shape, require_float(name, x)), vjp=per_input(gradient), lower=lower,
+        ref=ref, doc=doc, cost=60,
+        samples=tuple(Sample((Arg((3, 5), d, low, high),)) for d in (dt.float32, dt.float64)),
     )  # fmt: skip
 
 
@@ -139,27 +45,66 @@ def _gaussian(x: Node, factor: float) -> Node:
     return pw.mul(pw.like(factor, x), pw.exp(pw.neg(pw.mul(x, x))))
 
 
-ERFC: Final = _host(
-    "erfc", "1 - erf(x), exact where erf is nearly 1", _each(math.erfc),
+ERFC: Final = _function(
+    "erfc", "1 - erf(x), exact where erf is nearly 1", "erfc",
     lambda n, g: pw.neg(pw.mul(g, _gaussian(n.inputs[0], 2 / math.sqrt(math.pi)))), -2.0, 2.0,
 )  # fmt: skip
-ERFINV: Final = _host(
-    "erfinv", "the inverse of the error function", _each(_erfinv),
+ERFINV: Final = _function(
+    "erfinv", "the inverse of the error function", "erfinv",
     lambda n, g: pw.mul(g, pw.mul(pw.like(math.sqrt(math.pi) / 2, n), pw.exp(pw.mul(n, n)))),
     -0.9, 0.9,
 )  # fmt: skip
-LGAMMA: Final = _host(
-    "lgamma", "logarithm of the absolute value of the gamma function", _each(_lgamma),
-    lambda n, g: pw.mul(g, make(POLYGAMMA, n.inputs, (0,))), 0.3, 4.0,
+LGAMMA: Final = _function(
+    "lgamma", "logarithm of the absolute value of the gamma function", "gammaln",
+    lambda n, g: pw.mul(g, make(DIGAMMA, n.inputs)), 0.3, 4.0,
+)  # fmt: skip
+DIGAMMA: Final[Op] = _function(
+    "digamma", "the derivative of the logarithm of the gamma function", "digamma",
+    lambda n, g: pw.mul(g, make(POLYGAMMA, n.inputs, (1,))), 0.3, 4.0,
 )  # fmt: skip
 
 
-def _polygamma_ref(x: Any, n: int) -> Any:
-    return _each(lambda v: _polygamma(n, v))(x)
+# --- further derivatives, on the host -----------------------------------------------------------
+
+_BERNOULLI: Final = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+_FAR: Final = 20.0
+"""From here on the asymptotic series holds."""
 
 
-POLYGAMMA: Final[Op] = _host(
-    "polygamma", "the n-th derivative of the logarithmic derivative of the gamma function",
-    _polygamma_ref, lambda n, g: pw.mul(g, make(POLYGAMMA, n.inputs, (n.attrs[0] + 1,))),
-    0.3, 4.0, ("n",), (0,),
+def _polygamma(x: Any, n: int) -> Any:
+    """The n-th derivative of digamma, n >= 1: shifted up, then the asymptotic series.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 6.4.6 and 6.4.11; below 1/2
+    of the first derivative the reflection 6.4.7.
+    """
+    at = np.asarray(x, np.float64)
+    below = (at < 0.5) if n == 1 else np.zeros(at.shape, bool)
+    up = np.where(below, 1 - at, at)
+    sign, factorial = (-1) ** (n + 1), math.factorial(n)
+    total = np.zeros(at.shape)
+    while (near := up < _FAR).any():
+        total += np.where(near, sign * factorial / up ** (n + 1), 0)
+        up = np.where(near, up + 1, up)
+    series = math.factorial(n - 1) / up**n + factorial / (2 * up ** (n + 1))
+    for k, b in enumerate(_BERNOULLI, 1):
+        series += b * math.factorial(2 * k + n - 1) / (math.factorial(2 * k) * up ** (2 * k + n))
+    total += sign * series
+    if n == 1:
+        total = np.where(below, -total + (np.pi / np.sin(np.pi * at)) ** 2, total)
+    poles = (at <= 0) & (at == np.floor(at))
+    return np.where(poles, np.inf, total).astype(x.dtype)
+
+
+POLYGAMMA: Final[Op] = Op(
+    name="polygamma", kind="host", attr_names=("n",),
+    infer=lambda x, n: (x.shape, require_float("polygamma", x)),
+    vjp=per_input(
+        lambda n, g: pw.mul(g, make(POLYGAMMA, n.inputs, (n.attrs[0] + 1,)))
+    ),
+    lower=no_lowering, ref=_polygamma,
+    samples=tuple(
+        Sample((Arg((3, 5), d, 0.3, 4.0),), (n,))
+        for d in (dt.float32, dt.float64) for n in (1, 2)
+    ),
+    doc="a further derivative of the logarithm of the gamma function: the n-th of digamma",
 )  # fmt: skip

@@ -45,7 +45,7 @@ class Sample:
 class Op:
     """One primitive: all that treadle knows about it, in one place.
 
-    `kind` is `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `scan`, `contract`,
+    `kind` is `attention`, `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `scan`, `contract`,
     `conv`, `scatter` or `host`; docs/architecture.md says what each promises to the graph passes.
     """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import gc
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
@@ -322,9 +324,23 @@ def prepare(
             _bound.clear()
             _families.clear()
         family = _families.setdefault(key, Family())
-        plan = family.plan(sizes, outputs, inputs, donated)
-        bound = _bound[exact] = Bound(plan, inputs, numbers)
+        with _uncollected():
+            plan = family.plan(sizes, outputs, inputs, donated)
+            bound = _bound[exact] = Bound(plan, inputs, numbers)
     return bound
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A block without garbage collections: planning makes a great many objects that stay alive
+    until it ends, which a collector would look through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _bound: Final[dict[Any, Bound]] = {}

@@ -271,7 +271,7 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-def _host(op: Op) -> Callable[[Any], Any]:
+def _special(op: Op) -> Callable[[Any], Any]:
     def function(input: Tensor) -> Tensor:
         return record(op, (floating(input),))
 
@@ -280,19 +280,16 @@ def _host(op: Op) -> Callable[[Any], Any]:
     return function
 
 
-erfc, erfinv, lgamma = map(_host, (ops.ERFC, ops.ERFINV, ops.LGAMMA))
+erfc, erfinv, lgamma, digamma = map(_special, (ops.ERFC, ops.ERFINV, ops.LGAMMA, ops.DIGAMMA))
 
 
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The `n`-th derivative of `digamma`, element by element."""
     if n < 0:
         raise ValueError(f"polygamma(n, x) does not support negative n, got {n}")
+    if n == 0:
+        return record(ops.DIGAMMA, (floating(input),))
     return record(ops.POLYGAMMA, (floating(input),), (n,))
-
-
-def digamma(input: Tensor) -> Tensor:
-    """The derivative of `lgamma`, element by element."""
-    return polygamma(0, input)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
