@@ -27,6 +27,12 @@ DEAR = 8
 """An operation of this cost is not computed twice."""
 DEAR_TREE = 48
 """Nor is an expression of this cost in all."""
+FEW_PARTS = 4
+"""Of more parts of a join, an element is not looked for again by everyone who reads it."""
+LARGE_JOIN = 1 << 15
+"""Elements from which on a join may be a kernel for each part."""
+LONG_PART = 32
+"""Neighbouring elements from which on a part is worth a kernel of its own."""
 WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
@@ -142,6 +148,8 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
+        if in_parts(node) and len(node.inputs) > FEW_PARTS:
+            found.anchors.add(node)
         if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
@@ -149,6 +157,16 @@ def find(outputs: Sequence[Node]) -> Anchors:
     _epilogues(found)
     _dear(found)
     return found
+
+
+def in_parts(node: Node) -> bool:
+    """Whether a join, where it is stored, is so part by part: most of it lies in long runs."""
+    if node.op is not JOIN or sh.count(node.shape) < LARGE_JOIN:
+        return False
+    (axis,) = node.attrs
+    inner = sh.count(node.shape[axis + 1 :])
+    short = [sh.count(x.shape) for x in node.inputs if x.shape[axis] * inner < LONG_PART]
+    return 8 * sum(short) <= sh.count(node.shape)
 
 
 def _pad_in_place(found: Anchors) -> None:

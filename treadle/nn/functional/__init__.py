@@ -59,6 +59,7 @@ from treadle.nn.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from treadle.nn.functional.ctc import ctc_loss
 from treadle.nn.functional.dropout import (
     alpha_dropout,
     dropout,
