@@ -302,8 +302,8 @@ def _only_user(found: Anchors, node: Node) -> Node | None:
 
 
 def _stored(found: Anchors, user: Node, at: Node) -> bool:
-    """Whether a contraction's epilogue can do an operation on `at`, maybe after what was looked up
-    in tables, for others as well, is stored: the residual stream behind an embedding."""
+    """Whether a contraction's epilogue can do an operation on `at`, maybe after what has been
+    looked up in tables, for others as well, is stored: the residual stream behind an embedding."""
     if _strided(found, user):
         return True
     others = [x for x in user.inputs if x is not at and not _strided(found, x)]
