@@ -280,7 +280,7 @@ def _epilogues(found: Anchors) -> None:
             pointwise = user.op.kind == "pointwise"
             if not pointwise and user.op.name not in ("reshape", "permute"):
                 break
-            if pointwise and node.op.kind == "contract" and not _strided(found, user):
+            if pointwise and node.op.kind == "contract" and not _stored(found, user, at):
                 break
             at = user
             if pointwise:
@@ -301,8 +301,22 @@ def _only_user(found: Anchors, node: Node) -> Node | None:
     return last
 
 
-def _strided(found: Anchors, node: Node) -> bool:
-    """Whether a contraction's epilogue can do an operation: no counters, no random bits."""
+def _stored(found: Anchors, user: Node, at: Node) -> bool:
+    """Whether a contraction's epilogue can do an operation on `at`, maybe after what has been
+    looked up in tables, for others as well, is stored: the residual stream behind an embedding."""
+    if _strided(found, user):
+        return True
+    others = [x for x in user.inputs if x is not at and not _strided(found, x)]
+    plain = user.op.kind == "pointwise" and user.op.name != "check" and _strided(found, at)
+    if plain and all(len(found.users[x]) > 1 and _strided(found, x, True) for x in others):
+        found.anchors.update(others)
+        return True
+    return False
+
+
+def _strided(found: Anchors, node: Node, lookups: bool = False) -> bool:
+    """Whether a contraction's epilogue can do an operation: no counters, no random bits, and
+    unless `lookups` are let pass no gathers."""
     stack = [node]
     seen: set[Node] = set()
     while stack:
@@ -310,6 +324,8 @@ def _strided(found: Anchors, node: Node) -> bool:
         if at in seen or at in found.anchors or at.op.kind in _COMPUTED:
             continue
         seen.add(at)
+        if lookups and at.op.kind == "gather":
+            continue
         plain = at.op.kind == "pointwise" and at.op.name != "check"
         if not plain and at.op.name not in ("reshape", "permute", "expand", "full"):
             return False

@@ -101,11 +101,14 @@ class Trie:
     def __init__(self) -> None:
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
+        # Stretches that composites recorded, by what they depend on.
+        self.segments: dict[Any, Any] = {}
 
     def forget(self) -> None:
         """Drops every remembered trace; traces in progress go on undisturbed."""
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
+        self.segments = {}
 
     def grown(self) -> None:
         """Notes one more state."""

@@ -14,7 +14,8 @@ from weakref import ref
 from treadle.base.dtype import DType
 from treadle.base.errors import TreadleError
 from treadle.base.site import call_site, describe
-from treadle.graph.capture import CONSTANT, LEAF, Shortcut, State, Trace
+from treadle.graph.capture import CONSTANT, LEAF, TRIE, Shortcut, State, Trace
+from treadle.graph.segment import keep, segment_key
 from treadle.ops.table import Op
 from treadle.ops.view import ALIAS
 from treadle.runtime.execute import submit, submit_part
@@ -325,6 +326,8 @@ def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
+        found = _copied(recorder, table, key, (body, attrs), inputs, positions)
+    if found is None:
         return _first_block(recorder, table, key, body, inputs, attrs)
     trace.state = found.end
     if found.scalars:
@@ -337,6 +340,27 @@ def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...
     if found.end.pos > recorder.limit:
         flush()
     return out
+
+
+def _copied(
+    recorder: Recorder,
+    table: dict[Any, Any],
+    key: Any,
+    what: Any,
+    inputs: Sequence[Any],
+    positions: tuple[int, ...],
+) -> Shortcut | None:
+    """The shortcut for a composite that was recorded elsewhere, on inputs of the same types."""
+    trace = recorder.trace
+    if trace.sources is not None:
+        # While a function is compiled it matters where each number comes from.
+        return None
+    segment = TRIE.segments.get(segment_key(what, inputs, positions, recorder.grad))
+    if segment is None:
+        return None
+    found: Shortcut = segment.copied(trace, [t._node for t in inputs], positions)
+    table[key] = found
+    return found
 
 
 def _first_block(
@@ -368,7 +392,9 @@ def _first_block(
             result: Any = tuple(states[position(trace, t)] for t in tensors)
         else:
             result = states[position(trace, tensors)]
-        table[key] = Shortcut(trace.state, result, scalars)
+        found = table[key] = Shortcut(trace.state, result, scalars)
+        _, _, positions = key
+        keep(segment_key((body, attrs), inputs, positions, recorder.grad), start, found, positions)
         # A loss or layer that a body makes of another one is named after that.
         maker = attrs[0] if attrs and callable(attrs[0]) else body
         for state in result if isinstance(result, tuple) else (result,):
@@ -479,18 +505,24 @@ def update(
     start = trace.state
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
+    what = (body, attrs, len(numbers), dtype, "update")
+    if found is None:
+        found = _copied(recorder, table, key, what, tensors, positions)
     if found is None:
         scalars = [
             scalar(value, dtype, None if sources is None else sources[i])
             for i, value in enumerate(numbers)
         ]
+        # The types before the targets take new values.
+        types = segment_key(what, tensors, positions, recorder.grad)
         known = len(trace.leaves)
         for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
             rebind(t, value)
         if recorder.trace is trace:
             states = trace.state.path()
             result = tuple([states[t._pos] for t in targets])
-            table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
+            found = table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
+            keep(types, start, found, positions)
         return
     trace.state = found.end
     if trace.sources is not None and sources is not None:
