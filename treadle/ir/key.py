@@ -138,7 +138,7 @@ class _Key:
         """What stands for an expression: a leaf, or the number of its line."""
         kind = type(e)
         if kind is Var:
-            return self.names.get(e.name, e.name)  # type: ignore[attr-defined]
+            return self.names.get(e.name, e.name)  # type: ignore[attr-defined, return-value]
         if kind is Size:
             return f"${e.index}"  # type: ignore[attr-defined]
         if kind is Const:

@@ -137,7 +137,7 @@ def scatter(
         IndexBoundsError: when it runs, an index is out of bounds.
     """
     if not input._node.shape:
-        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        given = _line(src)
         return _lifted(scatter, input, dim, index, given, value=value, reduce=reduce)
     if reduce == "add":
         return scatter_add(input, dim, index, value if src is None else src)
@@ -151,6 +151,12 @@ def scatter(
     return _written(input, last, source)
 
 
+def _line(src: Any) -> Any:
+    """A tensor as one dimension; a number as it is."""
+    given: Any = src
+    return mv.reshape(given, -1) if isinstance(src, Lazy) else given
+
+
 def _written(input: Any, last: Any, source: Any) -> Any:
     """The input with the elements of a source where `last` says which."""
     if not sh.count(source._node.shape):
@@ -162,7 +168,7 @@ def _written(input: Any, last: Any, source: Any) -> Any:
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy to which `src` is added at `index` along `dim`; repeated places add up."""
     if not input._node.shape:
-        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        given = _line(src)
         return _lifted(scatter_add, input, dim, index, given)
     axis, where, source = _prepared(input, dim, index, src)
     return ar.add(input, record(SCATTER_ALONG, (source, where), (axis, tuple(input._node.shape))))
