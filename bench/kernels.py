@@ -1,7 +1,12 @@
-"""Kernels bound by memory and by rows, each against PyTorch and against the machine's streams.
+"""Kernels bound by memory and by rows, each against PyTorch, JAX where it has the same function,
+and the machine's streams.
 
-Every case computes from fresh outputs, as a program would; the streams are one copy and one sum of
-two arrays by NumPy into memory that exists, on one thread.
+    python bench/kernels.py [part of a name]
+
+Every case computes from fresh outputs, as a program would. The share of the stream is the bytes
+that the function must read and write at least, over the time, over what `limits.py` measures in
+the same run: the best of reading, copying and adding arrays that exist, on all processors. Arrays
+of up to some 32 MB may stay in a processor's cache, so that a share can be above 1.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from harness import alone, compare, report, torch_or_none
+from harness import alone, compare, jax_or_none, report, torch_or_none
+from limits import measure
 
 Case = Callable[[Any, dict[str, Any]], Callable[[], Any]]
 
@@ -97,6 +103,51 @@ def convolution_backward(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
     )
 
 
+def running_maximum(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """Running maxima along the rows of 4096 by 1024, and their positions."""
+    return run(torch, lambda: x["rows"].cummax(1))
+
+
+def transposed(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """4096 by 4096, one operand read across."""
+    return run(torch, lambda: x["square"].t() + x["square"])
+
+
+def joined(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """16 pieces of 256 rows of 1024."""
+    pieces = x["rows"].split(256)
+    return run(torch, lambda: torch.cat(pieces, 0))
+
+
+def scattered(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """The gradient of 4096 rows of 1024 looked up among 10000."""
+    table = torch.zeros(10_000, 1024)
+    return run(torch, lambda: table.index_add(0, x["places"], x["rows"]))
+
+
+def adamw(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """One step on 10^7 parameters: reads four arrays, writes three."""
+    parameter = torch.nn.Parameter(x["line"].clone())
+    parameter.grad = x["other"]
+    optimizer = torch.optim.AdamW([parameter], lr=1e-3)
+    return run(torch, optimizer.step)
+
+
+def order(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """10^6 elements and their positions in order."""
+    return run(torch, lambda: torch.sort(x["line"][:1_000_000]))
+
+
+def best(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """The ten largest of each of 4096 rows of 1024."""
+    return run(torch, lambda: torch.topk(x["rows"], 10))
+
+
+def gamma(torch: Any, x: dict[str, Any]) -> Callable[[], Any]:
+    """The logarithm of the gamma function of 10^6 elements."""
+    return run(torch, lambda: torch.lgamma(x["line"][:1_000_000]))
+
+
 def attention(causal: bool) -> Case:
     """8 heads of 1024 tokens and 64 features, forward and backward."""
 
@@ -112,16 +163,50 @@ def attention(causal: bool) -> Case:
     return case
 
 
-CASES: dict[str, Case] = {
-    "copy 10^7": copy, "add 10^7": add, "gelu(x*a+b) 10^7": gelu,
-    "softmax 4096x1024": softmax, "layer_norm forward+backward 4096x1024": layer_norm,
-    "sum over axis 0 of 4096x4096": sum_down, "sum over axis 1 of 4096x4096": sum_along,
-    "conv2d forward (32,64,56,56) by 3x3": convolution,
-    "conv2d backward (32,64,56,56) by 3x3": convolution_backward,
-    "cumsum along rows 4096x1024": cumsum_along, "cumsum down columns 4096x1024": cumsum_down,
-    "attention forward+backward 8x1024x64": attention(False),
-    "causal attention forward+backward 8x1024x64": attention(True),
+LINE, ROWS, SQUARE = 4e7, 4.0 * 4096 * 1024, 4.0 * 4096**2
+CASES: dict[str, tuple[Case, float]] = {
+    "copy 10^7": (copy, 2 * LINE),
+    "add 10^7": (add, 3 * LINE), "gelu(x*a+b) 10^7": (gelu, 2 * LINE),
+    "softmax 4096x1024": (softmax, 2 * ROWS),
+    "layer_norm forward+backward 4096x1024": (layer_norm, 3 * ROWS),
+    "sum over axis 0 of 4096x4096": (sum_down, SQUARE),
+    "sum over axis 1 of 4096x4096": (sum_along, SQUARE),
+    "cumsum along rows 4096x1024": (cumsum_along, 2 * ROWS),
+    "cumsum down columns 4096x1024": (cumsum_down, 2 * ROWS),
+    "cummax along rows 4096x1024": (running_maximum, 4 * ROWS),
+    "x.t() + x 4096x4096": (transposed, 3 * SQUARE),
+    "cat of 16, 4096x1024": (joined, 2 * ROWS),
+    "index_add of 4096x1024 into 10000x1024": (scattered, 4 * ROWS + 8.0 * 10_000 * 1024),
+    "AdamW step 10^7": (adamw, 7 * LINE),
+    "conv2d forward (32,64,56,56) by 3x3": (convolution, 0),
+    "conv2d backward (32,64,56,56) by 3x3": (convolution_backward, 0),
+    "attention forward+backward 8x1024x64": (attention(False), 0),
+    "causal attention forward+backward 8x1024x64": (attention(True), 0),
+    "sort 10^6": (order, 0), "topk 10 of 4096x1024": (best, 0), "lgamma 10^6": (gamma, 0),
 }  # fmt: skip
+"""By name: how it is made, and the bytes that it must move, or 0 where memory is not its limit."""
+
+
+def peers(jax: Any) -> dict[str, Callable[[dict[str, Any]], Any]]:
+    """The same functions in JAX, of a dictionary of its arrays."""
+    n = jax.numpy
+    return {
+        "copy 10^7": lambda x: -x["line"],
+        "add 10^7": lambda x: x["line"] + x["other"],
+        "gelu(x*a+b) 10^7": lambda x: jax.nn.gelu(x["line"] * 1.5 + 0.25, approximate=False),
+        "softmax 4096x1024": lambda x: jax.nn.softmax(x["rows"], -1),
+        "sum over axis 0 of 4096x4096": lambda x: n.sum(x["square"], 0),
+        "sum over axis 1 of 4096x4096": lambda x: n.sum(x["square"], 1),
+        "cumsum along rows 4096x1024": lambda x: n.cumsum(x["rows"], 1),
+        "cumsum down columns 4096x1024": lambda x: n.cumsum(x["rows"], 0),
+        "x.t() + x 4096x4096": lambda x: x["square"].T + x["square"],
+    }
+
+
+def in_jax(jax: Any, function: Callable[[dict[str, Any]], Any], x: dict[str, Any]) -> Any:
+    """A call that computes for certain."""
+    compiled = jax.jit(function)
+    return lambda: compiled(x).block_until_ready()
 
 
 def arrays() -> dict[str, Any]:
@@ -133,16 +218,8 @@ def arrays() -> dict[str, Any]:
         "queries": (1, 8, 1024, 64), "keys": (1, 8, 1024, 64), "values": (1, 8, 1024, 64),
         "images": (32, 64, 56, 56), "filters": (64, 64, 3, 3),
     }  # fmt: skip
-    return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-
-
-def streams(x: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    """NumPy into memory that exists already."""
-    out = np.empty_like(x["line"])
-    return {
-        "NumPy copy 10^7": lambda: np.copyto(out, x["line"]),
-        "NumPy add 10^7": lambda: np.add(x["line"], x["other"], out=out),
-    }
+    made = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    return made | {"places": random.integers(0, 10_000, 4096)}
 
 
 def main() -> None:
@@ -150,23 +227,32 @@ def main() -> None:
     import treadle
     import treadle.nn
     import treadle.nn.functional
+    import treadle.optim
 
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     data = arrays()
-    if not wanted:
-        with alone():
-            seconds = compare(streams(data), rounds=10)
-        report("streams, one thread", seconds, ours="NumPy copy 10^7")
-    torch = torch_or_none()
-    for name, case in CASES.items():
+    with alone():
+        limits = measure()
+    print(
+        f"streams: read {limits.read / 1e9:.1f}, copy {limits.copy / 1e9:.1f}, "
+        f"add {limits.triad / 1e9:.1f} GB/s"
+    )
+    torch, jax = torch_or_none(), jax_or_none()
+    others = peers(jax) if jax else {}
+    for name, (case, nbytes) in CASES.items():
         if wanted not in name:
             continue
         contenders = {"treadle": case(treadle, {k: treadle.from_numpy(v) for k, v in data.items()})}
         if torch is not None:
             contenders["PyTorch"] = case(torch, {k: torch.from_numpy(v) for k, v in data.items()})
+        if name in others:
+            moved = {k: jax.numpy.asarray(v) for k, v in data.items()}
+            contenders["JAX"] = in_jax(jax, others[name], moved)
         with alone():
             seconds = compare(contenders, rounds=15, inner=2, settle=0.02)
         report(name, seconds)
+        if nbytes:
+            print(f"  {nbytes / seconds['treadle'] / limits.bandwidth:.0%} of the best stream")
 
 
 if __name__ == "__main__":

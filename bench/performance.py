@@ -112,7 +112,7 @@ def workloads() -> dict[str, Callable[[], Callable[[], Any]]]:
     for case in models.CASES.values():
         found[f"{case.title}, training step"] = lambda c=case: c.make(treadle, c.ours()).step
         found[f"{case.title}, inference"] = lambda c=case: c.make(treadle, c.ours()).infer
-    for name, kernel_case in kernels.CASES.items():
+    for name, (kernel_case, _) in kernels.CASES.items():
         found[name] = lambda c=kernel_case: kernel(c)
     return found
 

@@ -50,9 +50,13 @@ def pair(strides: list[int]) -> list[int]:
 class Data:
     """An image, filters, and the pixels of the result."""
 
+    kind = "data"
+
     def __init__(self, shape: tuple[int, ...], dtype: DType, unit: str) -> None:
         n, h, w, c, o = shape
         x = numbers(0, n, h + 2, w + 2, c, dtype=dtype)
+        if self.kind == "dilated":
+            x[:, ::2], x[:, :, ::2] = 0, 0
         order = (2, 3, 1, 0) if unit == "n" else (0, 1, 2, 3)
         weight = numbers(1, *[(o, c, 3, 3)[d] for d in order], dtype=dtype)
         extra, out = numbers(2, o, dtype=dtype), numbers(3, n, h, w, o, dtype=dtype)
@@ -61,7 +65,7 @@ class Data:
         kind = Operand(dtype, "n")
         self.pattern = Contraction(
             "test", (0, 5, 1, 3), Operand(dtype, "k"), Operand(dtype, unit), (kind,),
-            (kind, Operand(dtype, "")), dtype, epilogue(dtype), "data",
+            (kind, Operand(dtype, "")), dtype, epilogue(dtype), self.kind,
         )  # fmt: skip
         nothing = [0] * 5
         self.sizes = [n, h // 2, w // 2, 2, 2, o, 3, 3, c]
@@ -74,6 +78,12 @@ class Data:
         plain = weight.transpose(*[order.index(d) for d in range(4)]).astype(np.float64)
         acc = np.einsum("nyxpqc,ocpq->nyxo", windows(x), plain)
         self.expected = [acc + extra, -acc.transpose(0, 3, 1, 2)]
+
+
+class Dilated(Data):
+    """An image whose even rows and columns are zero."""
+
+    kind = "dilated"
 
 
 class Filter:
@@ -101,7 +111,7 @@ class Filter:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("dtype", [dt.float32, dt.float64], ids=lambda d: d.name)
-@pytest.mark.parametrize(("make", "unit"), [(Data, "n"), (Data, ""), (Filter, "")])
+@pytest.mark.parametrize(("make", "unit"), [(Data, "n"), (Data, ""), (Dilated, ""), (Filter, "")])
 def test_against_a_plain_sum(
     make: Any, unit: str, shape: tuple[int, ...], dtype: DType, target: Any
 ) -> None:

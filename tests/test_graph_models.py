@@ -166,3 +166,21 @@ def test_faults_name_the_message_and_the_line() -> None:
     messages = sorted(message for message, _ in launch.faults)
     assert messages == ["index out of range for a dimension of size 5", "label out of range"]
     assert all("test_graph_models.py" in describe(site) for _, site in launch.faults)
+
+
+def test_rows_of_a_table_are_looked_up_once_for_a_residual_stream() -> None:
+    table, index = input_node((5, 8), dt.float32), input_node((6,), dt.int64)
+    weights = [input_node((8, 8), dt.float32) for _ in range(2)]
+    x = make(TABLE["take"], (table, index), (0,))
+    x = mul(x, constant(3.0, dt.float32))
+    for w in weights:
+        scaled = mul(x, total(mul(x, x), (1,)))
+        x = add(x, contract(scaled, w, (0, 2), (2, 1), (0, 1)))
+    inputs = [table, index, *weights]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(n.shape).astype(np.float32) for n in inputs]
+    arrays[1] = np.array([4, 0, 3, 3, 1, 2])
+    plan = build([x], inputs)
+    assert sum("take" in launch.label for launch in plan.launches) == 1
+    (want,) = evaluate([x], dict(zip(inputs, arrays, strict=True)))
+    np.testing.assert_allclose(run_plan(plan, arrays)[0], want, rtol=1e-5, atol=1e-5)

@@ -194,6 +194,17 @@ def test_compiled_functions_hold_scans() -> None:
         )
 
 
+def test_random_numbers_of_compiled_scans_differ_from_call_to_call() -> None:
+    @treadle.compile
+    def run(x: Any) -> Any:
+        return treadle.scan(lambda h, x: (h + x, treadle.rand(4)), treadle.zeros(()), x)[1]
+
+    first, second, third = (run(treadle.ones(3)).numpy() for _ in range(3))
+    assert (first != second).any()
+    assert (second != third).any()
+    np.testing.assert_array_equal(first[0], first[1])
+
+
 def test_op_by_op() -> None:
     with treadle.eager():
         last, ys = treadle.scan(lambda h, x: (h + x, h * x), treadle.zeros(()), treadle.ones(3))
@@ -257,9 +268,11 @@ def test_sequences_of_other_lengths_compile_nothing() -> None:
         layer(treadle.randn(length, n, 3))[0].square().mean().backward()
         optimizer.step()
 
+    # The second length makes the template for all others, and may decide otherwise once.
     step(6, 5)
+    step(8, 5)
     before = counts.compiled + counts.loaded
-    for length, n in ((5, 5), (9, 5), (7, 4), (2, 3)):
+    for length, n in ((5, 5), (9, 5), (7, 4), (2, 3), (4, 6)):
         step(length, n)
     assert counts.compiled + counts.loaded == before
 

@@ -19,6 +19,10 @@ def whole(high: int, *shape: int) -> torch.Tensor:
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(1))
 
 
+def _uniform(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
 def _pooled(rank: int, extent: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Maxima and where they were found."""
     pool = getattr(torch.nn.functional, f"max_pool{rank}d")
@@ -76,6 +80,15 @@ LAYERS: tuple[Case, ...] = (
     _row("LazyLinear", 3, inputs=(x(2, 5),)),
     _row("LazyBatchNorm1d", inputs=(x(4, 3),)),
     _row("LazyBatchNorm2d", inputs=(x(4, 3, 2, 2),)),
+    _row("AdaptiveLogSoftmaxWithLoss", 16, 20, [5, 10], head_bias=True,
+         inputs=(x(6, 16), whole(20, 6))),
+    _row("AdaptiveLogSoftmaxWithLoss", 8, 7, [2], 2.0, inputs=(x(8), torch.tensor(6))),
+    _row("UpsamplingNearest2d", scale_factor=2, inputs=(x(1, 2, 3, 4),)),
+    _row("UpsamplingBilinear2d", (5, 6), inputs=(x(1, 2, 3, 4),)),
+    _row("FractionalMaxPool2d", (2, 3), (3, 2), _random_samples=_uniform(2, 3, 2),
+         return_indices=True, inputs=(x(2, 3, 7, 6),)),
+    _row("FractionalMaxPool3d", 2, output_ratio=0.5, _random_samples=_uniform(2, 3, 3),
+         return_indices=True, inputs=(x(2, 3, 6, 7, 5),)),
     _row("LazyBatchNorm3d", inputs=(x(4, 3, 2, 2, 2),)),
 )  # fmt: skip
 

@@ -84,7 +84,8 @@ def agree(case: Case, dtype: str, training: bool, order: int) -> None:
         share(ours, theirs)
         yours = results(theirs(*case.inputs, **case.options))
         mine = results(ours(*inputs, **options))
-    drawing = training and case.name in DRAWING
+    fixed = case.kwargs.get("_random_samples") is not None
+    drawing = (training or "Fractional" in case.name) and case.name in DRAWING and not fixed
     slack = slack_of(mine)
     same(mine, yours, "value", not drawing, slack)
     if not drawing:

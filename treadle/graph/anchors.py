@@ -27,6 +27,12 @@ DEAR = 8
 """An operation of this cost is not computed twice."""
 DEAR_TREE = 48
 """Nor is an expression of this cost in all."""
+FEW_PARTS = 4
+"""Of more parts of a join, an element is not looked for again by everyone who reads it."""
+LARGE_JOIN = 1 << 15
+"""Elements from which on a join may be a kernel for each part."""
+LONG_PART = 32
+"""Neighbouring elements from which on a part is worth a kernel of its own."""
 WHOLE_TREE = 1000
 """An expression of this cost is stored, so that no kernel grows without bound."""
 
@@ -142,6 +148,8 @@ def find(outputs: Sequence[Node]) -> Anchors:
         elif kind == "reduce" and _over_window(node):
             found.unrolled.add(node)
             continue
+        if in_parts(node) and len(node.inputs) > FEW_PARTS:
+            found.anchors.add(node)
         if kind in ("contract", "attention", "host", "scatter", "reduce", "scan", "recurrence"):
             found.anchors.add(node)
     _pad_in_place(found)
@@ -149,6 +157,16 @@ def find(outputs: Sequence[Node]) -> Anchors:
     _epilogues(found)
     _dear(found)
     return found
+
+
+def in_parts(node: Node) -> bool:
+    """Whether a join, where it is stored, is so part by part: most of it lies in long runs."""
+    if node.op is not JOIN or sh.count(node.shape) < LARGE_JOIN:
+        return False
+    (axis,) = node.attrs
+    inner = sh.count(node.shape[axis + 1 :])
+    short = [sh.count(x.shape) for x in node.inputs if x.shape[axis] * inner < LONG_PART]
+    return 8 * sum(short) <= sh.count(node.shape)
 
 
 def _pad_in_place(found: Anchors) -> None:
@@ -262,7 +280,7 @@ def _epilogues(found: Anchors) -> None:
             pointwise = user.op.kind == "pointwise"
             if not pointwise and user.op.name not in ("reshape", "permute"):
                 break
-            if pointwise and node.op.kind == "contract" and not _strided(found, user):
+            if pointwise and node.op.kind == "contract" and not _stored(found, user, at):
                 break
             at = user
             if pointwise:
@@ -283,8 +301,22 @@ def _only_user(found: Anchors, node: Node) -> Node | None:
     return last
 
 
-def _strided(found: Anchors, node: Node) -> bool:
-    """Whether a contraction's epilogue can do an operation: no counters, no random bits."""
+def _stored(found: Anchors, user: Node, at: Node) -> bool:
+    """Whether a contraction's epilogue can do an operation on `at`, maybe after what has been
+    looked up in tables, for others as well, is stored: the residual stream behind an embedding."""
+    if _strided(found, user):
+        return True
+    others = [x for x in user.inputs if x is not at and not _strided(found, x)]
+    plain = user.op.kind == "pointwise" and user.op.name != "check" and _strided(found, at)
+    if plain and all(len(found.users[x]) > 1 and _strided(found, x, True) for x in others):
+        found.anchors.update(others)
+        return True
+    return False
+
+
+def _strided(found: Anchors, node: Node, lookups: bool = False) -> bool:
+    """Whether a contraction's epilogue can do an operation: no counters, no random bits, and
+    unless `lookups` are let pass no gathers."""
     stack = [node]
     seen: set[Node] = set()
     while stack:
@@ -292,6 +324,8 @@ def _strided(found: Anchors, node: Node) -> bool:
         if at in seen or at in found.anchors or at.op.kind in _COMPUTED:
             continue
         seen.add(at)
+        if lookups and at.op.kind == "gather":
+            continue
         plain = at.op.kind == "pointwise" and at.op.name != "check"
         if not plain and at.op.name not in ("reshape", "permute", "expand", "full"):
             return False

@@ -13,6 +13,7 @@ from treadle.graph.contraction import lower_contraction
 from treadle.graph.convolution import expand_convolutions
 from treadle.graph.expand import expand
 from treadle.graph.fuse import Fusion
+from treadle.graph.join_parts import lower_join
 from treadle.graph.joins import join_slices
 from treadle.graph.loops import lower_loops
 from treadle.graph.memory import lay_out, nbytes
@@ -144,6 +145,8 @@ def _lower(step: Step, fusion: Fusion, places: dict[Node, Place]) -> list[Launch
         return [lower_columns(group, step.stored, fusion.layouts, places)]
     if group.kind == "loops":
         return [lower_loops(group, step.stored, fusion.layouts, places)]
+    if group.kind == "join":
+        return list(lower_join(group, step.stored, fusion.layouts, places))
     if group.kind == "scan":
         return [lower_scan(group, step.stored, fusion.layouts, places)]
     if group.kind == "scatter":

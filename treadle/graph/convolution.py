@@ -55,12 +55,16 @@ def _expand(node: Node) -> Node:
     if w.shape[1] == w.shape[2] == 1 and w.shape[0] > 1:
         return _depthwise(wide, w, left, names)
     of_weight = sh.count(window) > sh.count(out)
-    right = (G, O, C, *[WINDOW + i for i in range(rank)])
-    tiles = w.shape[0] == 1 and {*steps, *spacings} == {1}
-    tiles = tiles and suits(window, out, x.shape[0], w.shape[2], w.shape[1])
-    if sh.count(window) > 1 and not (of_weight or tiles):
-        w = copied(permute(w, (0, *space, 2, 1)))
-        right = (G, *right[3:], C, O)
+    right: tuple[int, ...] = (G, O, C, *[WINDOW + i for i in range(rank)])
+    single = w.shape[0] == 1 and {*steps, *spacings} == {1}
+    if of_weight:
+        tiles = single and suits(out, window, w.shape[2], x.shape[0], w.shape[1])
+        if tiles and _stored_otherwise(w, (0, 1)):
+            w, right = copied(permute(w, (0, 2, *space, 1))), (G, C, *right[3:], O)
+    elif sh.count(window) > 1 and not (
+        single and suits(window, out, x.shape[0], w.shape[2], w.shape[1])
+    ):
+        w, right = copied(permute(w, (0, *space, 2, 1))), (G, *right[3:], C, O)
     last = names if of_weight else (N, *names[3:], G, O)
     if of_weight:
         last = (G, O, N, *names[3:])

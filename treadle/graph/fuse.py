@@ -21,7 +21,9 @@ from treadle.graph.group import (
     squeezed,
 )
 from treadle.graph.index import Affine, Atom, Space, atoms_of
+from treadle.graph.join_parts import join_group
 from treadle.graph.layout import Layout, in_loop_order, row_major
+from treadle.graph.loop_order import MIN_LANES, loop_order
 from treadle.graph.pull import Index, Pull, Read, Value
 from treadle.graph.scatter import scatter_group
 from treadle.graph.strided import same_kernel
@@ -31,8 +33,6 @@ from treadle.ir.node import Node
 from treadle.ops.recurrence import key_of
 from treadle.ops.scan import SCAN_PIECES
 
-MIN_LANES = 8
-"""The innermost loop is not cut into shorter runs than this."""
 LARGEST = 600
 """Values of a kernel from which on nothing joins it: compilers take long over long code."""
 _ALONE = frozenset({"contract", "attention", "host", "scatter", "recurrence"})
@@ -71,7 +71,7 @@ class Fusion:
         for g in needs.values():
             ancestors |= g.ancestors | 1 << g.number
         group = None
-        free = kind not in _ALONE and node not in self.padding
+        free = kind not in _ALONE and node not in self.padding and not an.in_parts(node)
         if free and sh.count(node.shape):
             group = self._join(node, read, needs)
         if kind == "recurrence":
@@ -99,7 +99,7 @@ class Fusion:
         if inside is not None:
             return inside.layout
         apart = node in self.found.row_major or node not in group.members
-        if apart or group.kind == "scan":
+        if apart or group.kind in ("scan", "join"):
             return row_major(node.shape)
         order = [*group.rows, *group.cols]
         return in_loop_order(node.shape, group.members[node].index, order)
@@ -328,6 +328,10 @@ class Fusion:
             self._recurrences[key_of(node)] = group
         elif kind == "scan":
             group = self._new_scan(node)
+        elif an.in_parts(node) and node not in self.padding:
+            group = join_group(
+                len(self.groups), node, self.leaves, self.layouts, self.found.unrolled
+            )
         elif kind == "host" or node in self.padding:
             pull = Pull(Space(), self.leaves, self.layouts, self.found.unrolled)
             kind = "host" if kind == "host" else "border"
@@ -516,33 +520,6 @@ def _reaches_members(value: Value, group: Group) -> bool:
             return True
         stack += at.args
     return False
-
-
-def loop_order(atoms: list[Atom], values: Iterable[Value], row_major: bool) -> list[Atom]:
-    """Variables from outer to inner: as the result lies in memory (`row_major`), else as the
-    largest thing that is read; innermost what most accesses have unit stride along."""
-    reads = [v.body for v in values if isinstance(v.body, Read)]
-    order = atoms
-    linear = [r for r in reads if r.address.is_linear]
-    if linear and not row_major:
-        best = max(linear, key=lambda r: (len(r.address.terms), sh.count(r.node.shape)))
-        step = dict(best.address.terms)
-        absent = [t for t in atoms if t not in step]
-        order = absent + sorted([t for t in atoms if t in step], key=lambda t: -step[t])
-    if len(order) < 2:
-        return order
-    score = dict.fromkeys(order, 0.0)
-    for read in reads:
-        for atom, k in read.address.terms:
-            if atom in score:
-                score[atom] += 1 if k == 1 else -1
-    if row_major:
-        for atom in order:
-            score[atom] += 1.5 if atom is order[-1] else -1.5
-    last = max(order, key=lambda t: score[t])
-    if score[last] > score[order[-1]] and (varies(last.hi) or last.hi + 1 >= MIN_LANES):
-        return [t for t in order if t is not last] + [last]
-    return order
 
 
 def _radices(index: Index, order: Sequence[Atom], values: Iterable[Value]) -> dict[Atom, list[int]]:

@@ -38,8 +38,9 @@ class Group:
 
     kind: `loops` (pointwise work and rows: reductions run along the inner loops), `columns`
     (reductions across rows, side by side along the inner loop), `scan` (every element along `cols`
-    combined with those before it), `contract`, `attention`, `scatter`, `host`, `border` (the zeros
-    around a node that is stored inside of a padded buffer), `recurrence`.
+    combined with those before it), `contract`, `attention`, `scatter`, `join` (a kernel for
+    each of the `parts`), `host`, `border` (the zeros around a node that is stored inside of a
+    padded buffer), `recurrence`.
     `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced or
     scanned.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what

@@ -63,7 +63,7 @@ def lower_loops(
         _Rows(group, nest, roots, order, rows, cols, work).build()
         name = "rows"
     else:
-        _pointwise(nest, roots, order, [*rows, *cols] if group.cols else rows, work)
+        pointwise(nest, roots, order, [*rows, *cols] if group.cols else rows, work)
         name = "pointwise"
     count = sh.count([d.extent for d in [*rows, *cols]])
     flop = count * sum([v.kind in ("expr", "reduce") for v in order])
@@ -71,9 +71,10 @@ def lower_loops(
     return emitter.launch(name, body, nest.tasks, label_of(order), order, flop)
 
 
-def _pointwise(
+def pointwise(
     nest: Nest, roots: list[Root], order: list[Value], dims: list[Dim], work: int
 ) -> None:
+    """The loops over the elements of some results."""
     pieces: list[Piece] = []
     if dims:
         dims, cols = _tiled(dims, order)

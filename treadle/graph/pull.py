@@ -136,6 +136,16 @@ class Pull:
         self._pending.append(value)
         return value
 
+    def renamed(self, node: Node, index: Index, source: Node, at: Index) -> Value:
+        """The value of a node at an index that is another's at another."""
+        inner = self.at(source, at)
+        value = Value(node, index, node.dtype)
+        value.body = inner
+        value.args = [inner]
+        self._values[node, index] = value
+        self.fresh.append(value)
+        return value
+
     def reduction(self, node: Node, index: Index, inner: Index) -> Value:
         """The value of a reduction whose elements are its input at `inner`."""
         value = Value(node, index, node.dtype)

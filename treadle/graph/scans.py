@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
 from treadle.graph.emit import Emitter, label_of
-from treadle.graph.fuse import loop_order
 from treadle.graph.group import Group
 from treadle.graph.layout import Layout
+from treadle.graph.loop_order import loop_order
 from treadle.graph.loops import piece_of, store, widened
 from treadle.graph.nest import Nest, Piece, cut
 from treadle.graph.plan import Launch, Place

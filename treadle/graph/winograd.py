@@ -15,6 +15,7 @@ from treadle.base.dtype import DType
 from treadle.graph.access import Access, Axis, Classes, Dims
 from treadle.graph.index import Atom
 from treadle.ir.contraction import WINOGRAD_CHANNELS
+from treadle.ops.view import UNSLICE
 
 LEAST_TILES: Final = 32
 """Fewer are not worth the filters' transformation."""
@@ -68,7 +69,16 @@ def _data(image: Access, other: Access, rows: list[Atom], o: Atom, k: list[Atom]
     pixels = _pixels_of(image, rows, window)
     if pixels is None or not _fits(pixels, window[2], o):
         return None
-    return Tiled("data", image, other, [[], _pairs(pixels), [Axis.of(o)], _axes(window)])
+    kind = "dilated" if _dilated(image) else "data"
+    return Tiled(kind, image, other, [[], _pairs(pixels), [Axis.of(o)], _axes(window)])
+
+
+def _dilated(image: Access) -> bool:
+    """Whether all but the odd rows and columns of an image are zeros."""
+    if image.node.op is not UNSLICE or image.offset:
+        return False
+    _, starts, steps = image.node.attrs
+    return steps[1:3] == (2, 2) and starts[1] % 2 == starts[2] % 2 == 1
 
 
 def _filter(

@@ -48,6 +48,7 @@ class Contraction:
 
     * `"data"`: m = (image, y, x, 2, 2), n = (filter), k = (3, 3, channel). A is the image, whose
       last two strides along m are its first two along k, with unit stride along the channels.
+    * `"dilated"`: the same, of an image whose rows and columns are zero but for the odd ones.
     * `"filter"`: m = (filter), n = (channel, 3, 3), k = (image, y, x, 2, 2). B is the image, whose
       last two strides along n are its last two along k, with unit stride along the channels, as
       A has along the filters. Extras and outputs step through n as through one dimension.

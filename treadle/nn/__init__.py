@@ -31,6 +31,7 @@ from treadle.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from treadle.nn.adaptive import AdaptiveLogSoftmaxWithLoss
 from treadle.nn.attention import MultiheadAttention, NonDynamicallyQuantizableLinear
 from treadle.nn.containers import (
     ModuleDict,
@@ -62,6 +63,7 @@ from treadle.nn.dropout import (
 from treadle.nn.embedding import (
     Embedding,
 )
+from treadle.nn.fractional import FractionalMaxPool2d, FractionalMaxPool3d
 from treadle.nn.lazy import (
     LazyBatchNorm1d,
     LazyBatchNorm2d,
@@ -86,6 +88,7 @@ from treadle.nn.loss import (
     BCEWithLogitsLoss,
     CosineEmbeddingLoss,
     CrossEntropyLoss,
+    CTCLoss,
     GaussianNLLLoss,
     HingeEmbeddingLoss,
     HuberLoss,
@@ -93,6 +96,7 @@ from treadle.nn.loss import (
     L1Loss,
     MarginRankingLoss,
     MSELoss,
+    MultiLabelMarginLoss,
     MultiLabelSoftMarginLoss,
     MultiMarginLoss,
     NLLLoss,
@@ -150,6 +154,7 @@ from treadle.nn.pooling import (
     AvgPool3d,
     LPPool1d,
     LPPool2d,
+    LPPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
@@ -163,6 +168,8 @@ from treadle.nn.reshaping import (
     Unflatten,
     Unfold,
     Upsample,
+    UpsamplingBilinear2d,
+    UpsamplingNearest2d,
 )
 from treadle.nn.transformer import (
     Transformer,

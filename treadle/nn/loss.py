@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle.nn import functional as F
-from treadle.nn.functional.common import reduced
 from treadle.nn.module import Module
 from treadle.tensor import Tensor
 
@@ -239,6 +238,29 @@ class MultiMarginLoss(_WeightedLoss):
         )
 
 
+class MultiLabelMarginLoss(_Loss):
+    """The margin of each label over the classes that are none, averaged over the classes."""
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """The loss of scores and labels `(n, classes)`, the labels ended by -1."""
+        return F.multilabel_margin_loss(input, target, reduction=self.reduction)
+
+
+class CTCLoss(_Loss):
+    """Minus the log-probability of label sequences, summed over all their alignments."""
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.blank, self.zero_infinity = blank, zero_infinity
+
+    def forward(self, log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any) -> Any:
+        """The loss of `(time, n, classes)` log-probabilities; see `functional.ctc_loss`."""
+        return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank,
+                          self.reduction, self.zero_infinity)  # fmt: skip
+
+
 class _MarginLoss(_Loss):
     """A loss with a margin."""
 
@@ -313,8 +335,7 @@ class TripletMarginWithDistanceLoss(_Loss):
 
     def forward(self, anchor: Any, positive: Any, negative: Any) -> Any:
         """The loss of what the distance takes."""
-        near = self.distance_function(anchor, positive)
-        far = self.distance_function(anchor, negative)
-        if self.swap:
-            far = far.minimum(self.distance_function(positive, negative))
-        return reduced((near - far + self.margin).relu(), self.reduction)
+        return F.triplet_margin_with_distance_loss(
+            anchor, positive, negative, distance_function=self.distance_function,
+            margin=self.margin, swap=self.swap, reduction=self.reduction,
+        )  # fmt: skip

@@ -178,6 +178,16 @@ class LPPool2d(_LPPool):
         )
 
 
+class LPPool3d(_LPPool):
+    """The p-norm of each window of volumes `(n, channels, d, h, w)`."""
+
+    def forward(self, input: Any) -> Any:
+        """The norms."""
+        return F.lp_pool3d(
+            input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
+        )
+
+
 class _AdaptiveAvg(Module):
     """The means of windows that cover the input evenly."""
 

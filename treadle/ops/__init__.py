@@ -3,6 +3,7 @@
 from treadle.ops import (
     attention,
     contract,
+    ctc,
     gather,
     lapack,
     order,
@@ -23,6 +24,7 @@ __all__ = [
     "Op",
     "attention",
     "contract",
+    "ctc",
     "gather",
     "input_node",
     "lapack",

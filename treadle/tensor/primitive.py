@@ -12,7 +12,7 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.shape import Shape, count
 from treadle.graph.capture import CONSTANT
-from treadle.ops import attention, contract, gather, pointwise, reduce, source, view
+from treadle.ops import attention, contract, ctc, gather, pointwise, reduce, source, view
 from treadle.ops.table import input_node
 from treadle.runtime.buffer import empty
 from treadle.tensor.record import concrete, record, record1
@@ -236,3 +236,14 @@ def scattered(x: Any, index: Any, axis: int, extent: int) -> Any:
 def joined(parts: tuple[Any, ...], axis: int) -> Any:
     """The parts one after another along an axis."""
     return parts[0] if len(parts) == 1 else record(gather.JOIN, parts, (axis,))
+
+
+def taken_along(x: Any, index: Any, axis: int) -> Any:
+    """The elements of `x` at an int64 index of its rank, which runs along one axis."""
+    return record(gather.TAKE_ALONG, (x, index), (axis,))
+
+
+def spelled(x: Any, target: Any, times: Any, lengths: Any, blank: int, finite: bool) -> Any:
+    """Minus the log-probability `(n,)` of each target over its alignments; `finite` gives 0 where
+    there is none."""
+    return record(ctc.CTC, (x, target, times, lengths), (blank, finite))

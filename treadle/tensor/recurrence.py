@@ -131,6 +131,8 @@ class _StepTrace(Trace):
         # A trie of its own: nodes of two steps are never the same.
         self.state = State(None, None, (), CONSTANT)
         self.outer = outer
+        # Where numbers come from, which a compiled function draws anew at each call.
+        self.sources = {}
         self.error = RuntimeError(
             "scan: the values of a step are not known while it is recorded; hint: decide with "
             "treadle.where instead of if, and give out what is to be read later"
@@ -215,7 +217,9 @@ class _Step:
         first = len(self.carries) + len(self.slices)
         self._recorder.trace = self._outer
         constants = [
-            trace.taken[i][0] if i in trace.taken else scalar(trace.leaves[i], leaves[i].dtype)
+            trace.taken[i][0]
+            if i in trace.taken
+            else scalar(trace.leaves[i], leaves[i].dtype, (trace.sources or {}).get(i))
             for i in range(first, len(leaves))
         ]
         body, place = body_of(

@@ -94,11 +94,10 @@ class _Finish:
         self.end_size = end_size
 
     def whole_row(self, row: Value, places: list[_End]) -> None:
-        """All vectors of a row."""
+        """All vectors of a row as one: they share constants, and neither waits for the other."""
+        column = self.f.index(0)
         pointers = self._pointers(row, places)
-        for v in range(self.tile.vectors):
-            column = self.f.index(v * self.tile.lanes)
-            self._emit(self._sums(row, column), column, self.tile.lanes, places, pointers)
+        self._emit(self._sums(row, column), column, self.tile.width, places, pointers)
 
     def part_row(self, row: Value, start: Value, run: Value, places: list[_End]) -> None:
         """`run` columns from `start` on: vectors, then single elements."""

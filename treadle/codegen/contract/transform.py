@@ -11,7 +11,6 @@ Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.base.dtype import DType
@@ -22,18 +21,22 @@ from treadle.codegen.target import Target
 from treadle.codegen.value import Value, join, llvm_type
 
 Matrix = tuple[tuple[float, ...], ...]
-Grid = list[list[Value]]
+Row = list[Value | None]
+Grid = list[Row]
+"""Values, or `None` for zeros that are known to be there."""
 
 _FILTER: Final[Matrix] = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _PIXELS: Final[Matrix] = ((1, 1, 1, 0), (0, 1, -1, -1))
 FORWARD: Final[dict[str, Matrix]] = {
     "image": ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
     "filter": _FILTER,
+    "dilated": ((0, 0, 0, 0), (0, 1, 0, 0), (0, -1, 0, 0), (0, 1, 0, -1)),
     "pixels": tuple(zip(*_PIXELS, strict=True)),
 }
-"""From pixels and taps to planes."""
+"""From pixels and taps to planes. In a dilated image only odd rows and columns are not zero."""
 BACK: Final[dict[str, Matrix]] = {
     "pixels": _PIXELS,
+    "dilated": ((0, 1, 1, 0), (0, 1, -1, -1)),
     "filter": tuple(zip(*_FILTER, strict=True)),
 }
 """From planes to pixels or taps."""
@@ -41,7 +44,7 @@ BACK: Final[dict[str, Matrix]] = {
 PLANES: Final = 16
 PIXELS: Final = 4
 TAPS: Final = 9
-_SIDE: Final = 4
+SIDE: Final = 4
 
 
 def transformed(matrix: Matrix, grid: Grid) -> Grid:
@@ -51,17 +54,22 @@ def transformed(matrix: Matrix, grid: Grid) -> Grid:
     return [_combined(matrix, row) for row in rows]
 
 
-def _combined(matrix: Matrix, values: Sequence[Value]) -> list[Value]:
+def _combined(matrix: Matrix, values: Row) -> Row:
     """`matrix @ values`, of the factors 0, 1 and 1/2."""
-    out = []
+    out: Row = []
     for row in matrix:
-        whole = _sum([(f, v) for f, v in zip(row, values, strict=True) if abs(f) == 1])
-        half = _sum([(f, v) for f, v in zip(row, values, strict=True) if abs(f) == 0.5])
+        terms = [(f, v) for f, v in zip(row, values, strict=True) if f and v is not None]
+        whole = _sum([(f, v) for f, v in terms if abs(f) == 1])
+        half = _sum([(f, v) for f, v in terms if abs(f) == 0.5])
         if half is not None:
             whole = half * 0.5 if whole is None else half.madd(0.5, whole)
-        assert whole is not None
         out.append(whole)
     return out
+
+
+def used(matrix: Matrix) -> list[bool]:
+    """Which elements of a vector a matrix looks at."""
+    return [any(column) for column in zip(*matrix, strict=True)]
 
 
 def _sum(terms: list[tuple[float, Value]]) -> Value | None:
@@ -88,18 +96,24 @@ class Planes:
         kind = llvm_type(self.dtype, self.tile.lanes)
         return self.f.value(self.f.builder.load(at, typ=kind, align=self.tile.itemsize), self.dtype)
 
+    def read(self, begin: Any, step: Value | None) -> Value | None:
+        """A vector some bytes further on; nothing where there are only zeros."""
+        return None if step is None else self.load(self.f.at(begin, step))
+
     def store(self, value: Value, at: Any) -> None:
         """Lanes to memory."""
         self.f.builder.store(value.raw, at, align=self.tile.itemsize)
 
     def keep(self, grid: Grid, to: Any, plane: Value) -> None:
-        """The 16 results, each in its plane."""
+        """The results, each in its plane."""
         for number, value in enumerate([v for row in grid for v in row]):
-            self.store(value, self.f.at(to, plane * number))
+            if value is not None:
+                self.store(value, self.f.at(to, plane * number))
 
 
 def share_spread(module: Any, target: Target, tile: Tile, dtype: DType, what: str) -> Any:
-    """The transformation of tiles of an `"image"` or of a gradient's `"pixels"`."""
+    """The transformation of tiles of an `"image"`, also a `"dilated"` one, or of a gradient's
+    `"pixels"`."""
     return share(
         module, target, f"spread {what} {tile.name} {dtype.name}", _SPREAD,
         lambda alone, symbol: _render_spread(alone, target, symbol, tile, dtype, FORWARD[what]),
@@ -115,7 +129,7 @@ def share_filters(module: Any, target: Target, tile: Tile, dtype: DType, adjacen
 
 
 def share_collect(module: Any, target: Target, tile: Tile, dtype: DType, what: str) -> Any:
-    """The transformation of sums to `"pixels"` or to a `"filter"`."""
+    """The transformation of sums to `"pixels"`, also of a `"dilated"` image, or to a `"filter"`."""
     return share(
         module, target, f"collect {what} {tile.name} {dtype.name}", _COLLECT,
         lambda alone, symbol: _render_collect(alone, target, symbol, tile, dtype, BACK[what]),
@@ -159,7 +173,10 @@ def _render_spread(
     made, f, args = function(module, target, name, _SPREAD)
     origins, rows, y, x, first, columns, to, row, across, plane = args
     planes, size = Planes(f, tile, dtype), len(matrix[0])
-    steps = [[y * p + x * q for q in range(size)] for p in range(size)]
+    seen = used(matrix)
+    steps = [
+        [y * p + x * q if seen[p] and seen[q] else None for q in range(size)] for p in range(size)
+    ]
     with f.loop(0, rows) as number:
         source, target_row = f.at(f.pointer(origins, number), first), f.at(to, number * row)
         with f.loop(0, columns, tile.width) as column:
@@ -167,7 +184,7 @@ def _render_spread(
             write = f.at(target_row, f.div(column, tile.width) * across)
             for v in range(tile.vectors):
                 begin = f.at(read, v * planes.vector)
-                grid = [[planes.load(f.at(begin, step)) for step in line] for line in steps]
+                grid = [[planes.read(begin, step) for step in line] for line in steps]
                 planes.keep(transformed(matrix, grid), f.at(write, v * planes.vector), plane)
     f.builder.ret_void()
     return made
@@ -199,7 +216,7 @@ def _render_filters(
     with f.loop(0, count) as c:
         begin, write = f.at(b, c * channel), f.at(to, c * (tile.width * tile.itemsize))
         for v in range(tile.vectors):
-            grid = [[load(begin, v, step) for step in line] for line in steps]
+            grid: Grid = [[load(begin, v, step) for step in line] for line in steps]
             planes.keep(transformed(_FILTER, grid), f.at(write, v * planes.vector), plane)
     f.builder.ret_void()
     return made
@@ -215,14 +232,16 @@ def _render_collect(
     """
     made, f, (sums, plane, rows, to, apart) = function(module, target, name, _COLLECT)
     planes, row_bytes = Planes(f, tile, dtype), tile.width * tile.itemsize
-    pixels = len(matrix) == 2
+    pixels, seen = len(matrix) == 2, used(matrix)
+    read = [seen[number // SIDE] and seen[number % SIDE] for number in range(PLANES)]
     with f.loop(0, rows) as row:
         for v in range(tile.vectors):
             begin = f.at(sums, row * row_bytes + v * planes.vector)
-            flat = [planes.load(f.at(begin, plane * number)) for number in range(PLANES)]
-            grid = [flat[a : a + _SIDE] for a in range(0, PLANES, _SIDE)]
+            flat = [planes.read(begin, plane * i if read[i] else None) for i in range(PLANES)]
+            grid = [flat[a : a + SIDE] for a in range(0, PLANES, SIDE)]
             results = [value for line in transformed(matrix, grid) for value in line]
             for number, value in enumerate(results):
+                assert value is not None
                 if pixels:
                     at = f.at(to, (row * len(results) + number) * row_bytes + v * planes.vector)
                     planes.store(value, at)

@@ -20,6 +20,7 @@ from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.contract.transform import (
     PIXELS,
     PLANES,
+    SIDE,
     TAPS,
     Planes,
     share_collect,
@@ -46,20 +47,22 @@ class _Parts:
         self.contraction = c
         self.target = target
         self.symbol = symbol
-        self.data = c.winograd == "data"
+        self.data = c.winograd != "filter"
+        self.dilated = c.winograd == "dilated"
         self.tile: Tile = choose(target, c.accumulator)
         self.row_bytes = self.tile.width * self.tile.itemsize
         self.layout = Layout(c, NAMES)
         self.addresses = Addresses(module, target, self.layout)
         given = (module, target, self.tile, c.accumulator)
         self.sweep = share_sweep(*given)
-        self.image = share_spread(*given, "image")
+        self.image = share_spread(*given, "dilated" if self.dilated else "image")
         if self.data:
             self.filters = share_filters(*given, c.b.unit == "n")
             self.pixels = share_pixels(module, target)
         else:
             self.gradient = share_spread(*given, "pixels")
-        self.collect = share_collect(*given, "pixels" if self.data else "filter")
+        back = {"data": "pixels"}.get(c.winograd, c.winograd)
+        self.collect = share_collect(*given, back)
         self.finish = render_finish(
             module, target, f"{symbol}.finish", self.tile, self.addresses, render_value
         )
@@ -217,7 +220,7 @@ class _Block:
         )  # fmt: skip
 
     def _multiply(self, k: Value, depth: Value, begun: Value) -> None:
-        """The 16 products of this block of k, plane by plane: panels of B against rows of A."""
+        """The products of this block of k, plane by plane: panels of B against rows of A."""
         f, frame, parts = self.f, self.frame, self.parts
         number, width, place = frame.number, parts.tile.width, self.block
         if parts.data:
@@ -228,7 +231,12 @@ class _Block:
         zeros = frame.place("zeros")
         sums_row = begun.where(f.index(parts.row_bytes), f.index(0))
         panels = f.div(place.columns, width)
-        with f.loop(0, f.index(PLANES)) as plane, f.loop(0, panels) as panel:
+        count = (SIDE - 1) ** 2 if parts.dilated else PLANES
+        with f.loop(0, f.index(count)) as each, f.loop(0, panels) as panel:
+            plane = each
+            if parts.dilated:
+                # The first row and column of planes are zero.
+                plane = (f.div(plane, SIDE - 1) + 1) * SIDE + f.rem(plane, SIDE - 1) + 1
             at = f.at(self.sums, panel * number("sum_panel") + plane * number("sum_plane"))
             rows = f.at(frame.place("rows"), plane * number("rows_size"))
             columns = f.at(b, plane * number("b_plane") + panel * number("b_panel"))

@@ -77,7 +77,7 @@ class WinogradPlanner:
         self.sizes = list(sizes)
         self.numbers = dict.fromkeys(NAMES, 0)
         self.row_bytes = tile.width * tile.itemsize
-        self.data = contraction.winograd == "data"
+        self.data = contraction.winograd != "filter"
         tiles = prod(self._extents(M if self.data else K)[:-2])
         if self.data:
             self.m, self.n, self.k = tiles, prod(self._extents(N)), self._extents(K)[-1]

@@ -47,7 +47,9 @@ from treadle.nn.functional.attention import (
 )
 from treadle.nn.functional.classification import (
     cross_entropy,
+    linear_cross_entropy,
     multi_margin_loss,
+    multilabel_margin_loss,
     multilabel_soft_margin_loss,
     nll_loss,
 )
@@ -59,6 +61,7 @@ from treadle.nn.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from treadle.nn.functional.ctc import ctc_loss
 from treadle.nn.functional.dropout import (
     alpha_dropout,
     dropout,
@@ -67,6 +70,7 @@ from treadle.nn.functional.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
+from treadle.nn.functional.fractional import fractional_max_pool2d, fractional_max_pool3d
 from treadle.nn.functional.linear import (
     bilinear,
     cosine_similarity,
@@ -74,6 +78,7 @@ from treadle.nn.functional.linear import (
     linear,
     normalize,
     pairwise_distance,
+    pdist,
 )
 from treadle.nn.functional.lookup import (
     affine_grid,
@@ -99,6 +104,7 @@ from treadle.nn.functional.loss import (
     smooth_l1_loss,
     soft_margin_loss,
     triplet_margin_loss,
+    triplet_margin_with_distance_loss,
 )
 from treadle.nn.functional.normalization import (
     batch_norm,
@@ -120,6 +126,7 @@ from treadle.nn.functional.pooling import (
     avg_pool3d,
     lp_pool1d,
     lp_pool2d,
+    lp_pool3d,
     max_pool1d,
     max_pool2d,
     max_pool3d,

@@ -20,6 +20,7 @@ from treadle.nn.functional.common import (
     shape_of,
     wide,
 )
+from treadle.nn.functional.linear import linear
 from treadle.tensor import block
 from treadle.tensor import primitive as pr
 
@@ -225,6 +226,56 @@ def _multi_margin(x: Any, target: Any, *rest: Any) -> Any:
     loss = pr.total(part, (axis,)) / float(shape_of(x)[axis])
     row = tuple(n for a, n in enumerate(shape_of(x)) if a != axis)
     return reduced(pr.shaped(loss, row), reduction)
+
+
+def multilabel_margin_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Any:
+    """`sum_ij max(0, 1 - input[label_j] + input[i]) / classes` over labels j and other classes i.
+
+    Args:
+        input: scores `(n, classes)` or `(classes,)`.
+        target: labels, of the shape of the input; those from the first -1 on do not count.
+    """
+    require_reduction(reduction)
+    require_same_shape("multilabel_margin_loss", input, target)
+    return block(_multilabel_margin, (input, target), (reduction,))
+
+
+def _multilabel_margin(x: Any, target: Any, reduction: str) -> Any:
+    lead = shape_of(x)[:-1]
+    classes = shape_of(x)[-1] if shape_of(x) else 1
+    rows = pr.shaped(x, (count(lead), classes))
+    label = pr.shaped(pr.cast(target, dt.int64), (count(lead), classes))
+    label = pr.checked(label, (label >= -1) & (label < classes),
+                       f"multilabel_margin_loss: labels must be in [-1, {classes})")  # fmt: skip
+    valid = pr.cast(label < 0, dt.int64).cumsum(1) == 0
+    hit = label.unsqueeze(2) == pr.counter((1, 1, classes), 2)
+    hit = hit & valid.unsqueeze(2)
+    zero = pr.constant(0, x._node.dtype)
+    own = pr.total(pr.select(hit, rows.unsqueeze(1), zero), (2,))
+    other = hit.any(1).logical_not().unsqueeze(1) & valid.unsqueeze(2)
+    terms = pr.select(other, (rows.unsqueeze(1) - own + 1.0).relu(), zero)
+    loss = pr.total(terms, (1, 2)) / float(classes)
+    return reduced(pr.shaped(loss, lead), reduction)
+
+
+def linear_cross_entropy(
+    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, weight: Any = None,
+    reduction: str = "mean", ignore_index: int | None = None, label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """`cross_entropy` of the logits `input @ linear_weight.T + linear_bias`.
+
+    Args:
+        input: `(n, features)` or `(features,)`.
+        linear_weight: `(classes, features)`.
+        target, weight, reduction, ignore_index, label_smoothing: as those of `cross_entropy`.
+    """
+    ignored = -100 if ignore_index is None else ignore_index
+    return cross_entropy(
+        linear(input, linear_weight, linear_bias), target, weight, ignore_index=ignored,
+        reduction=reduction, label_smoothing=label_smoothing,
+    )  # fmt: skip
 
 
 def multilabel_soft_margin_loss(

@@ -8,7 +8,7 @@ from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shape import count
 from treadle.nn.functional.common import length, shape_of
-from treadle.tensor import block, broadcast_tensors, no_grad
+from treadle.tensor import block, broadcast_tensors, no_grad, triu_indices
 from treadle.tensor import primitive as pr
 from treadle.tensor.record import rebind
 
@@ -183,6 +183,20 @@ def pairwise_distance(
 ) -> Any:
     """The p-norm of `x1 - x2 + eps` along the last axis."""
     return block(_distance, (x1, x2), (p, eps, keepdim))
+
+
+def pdist(input: Any, p: float = 2.0) -> Any:
+    """The p-norms of the differences of all pairs of rows of `(n, features)`, first with second,
+    first with third, and so on: `(n (n - 1) / 2,)`."""
+    if len(shape_of(input)) != 2:
+        raise ShapeError(f"pdist: expected a matrix, got {shape_of(input)}")
+    n = shape_of(input)[0]
+    first, second = triu_indices(n, n, 1)
+    return block(_gaps, (input, first, second), (p,))
+
+
+def _gaps(x: Any, first: Any, second: Any, p: float) -> Any:
+    return length(pr.taken(x, first, 0) - pr.taken(x, second, 0), p, -1, False)
 
 
 def _distance(a: Any, b: Any, p: float, eps: float, keepdim: bool) -> Any:

@@ -15,6 +15,7 @@ from treadle.nn.functional.common import (
     require_same_shape,
     shape_of,
 )
+from treadle.nn.functional.linear import pairwise_distance
 from treadle.tensor import block
 from treadle.tensor import primitive as pr
 
@@ -294,6 +295,23 @@ def triplet_margin_loss(
 ) -> Any:  # fmt: skip
     """`max(0, |anchor - positive| - |anchor - negative| + margin)` with p-norms."""
     return _elementwise(_triplet, (anchor, positive, negative), (margin, p, eps, swap), reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Any, positive: Any, negative: Any, *,
+    distance_function: Callable[[Any, Any], Any] | None = None, margin: float = 1.0,
+    swap: bool = False, reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """`max(0, d(anchor, positive) - d(anchor, negative) + margin)` with any distance; `swap`
+    takes the nearer of the anchor and the positive to the negative."""
+    if margin <= 0:
+        raise ValueError(f"margin must be greater than 0, got {margin}")
+    require_reduction(reduction)
+    distance = distance_function or pairwise_distance
+    far = distance(anchor, negative)
+    if swap:
+        far = far.minimum(distance(positive, negative))
+    return reduced((distance(anchor, positive) - far + margin).relu(), reduction)
 
 
 def _triplet(a: Any, b: Any, c: Any, margin: float, p: float, eps: float, swap: bool) -> Any:

@@ -235,6 +235,12 @@ def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
     return _lp(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
+def lp_pool3d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None,
+              ceil_mode: bool = False) -> Any:  # fmt: skip
+    """The p-norm of each window of a volume."""
+    return _lp(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
 def _lp(rank: int, x: Any, p: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Any:
     window = repeated(kernel_size, rank, "kernel_size")
     out = _avg(rank, x**p, window, stride, 0, ceil_mode, True, None)
