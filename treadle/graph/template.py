@@ -17,7 +17,7 @@ from treadle.base.algebra import Algebra, both
 from treadle.base.errors import TreadleError
 from treadle.base.settings import settings
 from treadle.base.shape import Shape
-from treadle.base.symbolic import Symbolic
+from treadle.base.symbolic import Symbolic, now
 from treadle.graph.build import build
 from treadle.graph.plan import HostCall, Launch, Output, Plan, Repeat, Step
 from treadle.graph.structure import join, split
@@ -84,6 +84,10 @@ class Template:
         before: of another graph of the same structure: sizes in which both agree are constants.
         outputs: the graph at hand, as for `build`; also `inputs` and `donated`.
 
+    Attributes:
+        constants: which sizes must be the same.
+        conditions: what else must hold, as text.
+
     Raises:
         Unsuitable: a rule of an op does not keep to sums, products, quotients and comparisons.
     """
@@ -96,13 +100,17 @@ class Template:
         inputs: Sequence[Node],
         donated: frozenset[int],
     ) -> None:
-        self.algebra = Algebra()
-        graph = _Graph(self.algebra, sizes, before, outputs, inputs)
-        self._plan = build(graph.outputs, graph.inputs, donated)
-        self._symbols = graph.symbols
+        algebra = Algebra()
+        graph = _Graph(algebra, sizes, before, outputs, inputs)
+        plan = build(graph.outputs, graph.inputs, donated)
+        numbers = _numbers(plan)
         self.constants = graph.constants
+        self.conditions = algebra.conditions()
+        self._symbols = graph.symbols
         self._values = tuple([sizes[i] for i in self.constants])
-        self._evaluate = self.algebra.compile(_numbers(self._plan))
+        self._evaluate = algebra.compile(numbers)
+        # Plain numbers: formulas would keep the whole algebra alive.
+        self._plan = _filled(plan, iter([now(n) for n in numbers]))
 
     def plan(self, sizes: Sizes) -> Plan | None:
         """The plan for other sizes, or `None` where decisions might be other ones."""
@@ -268,5 +276,5 @@ def _filled_call(step: HostCall, numbers: Iterator[int]) -> HostCall:
         offset = next(numbers)
         views.append(((slot, offset), dtype, tuple(islice(numbers, len(old)))))
     node = step.node
-    node = Node(node.op, node.inputs, attrs, views[-1][2], node.dtype, site=node.site)
+    node = Node(node.op, (), attrs, views[-1][2], node.dtype, site=node.site)
     return HostCall(node, tuple(views[:-1]), views[-1], step.label)

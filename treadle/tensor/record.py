@@ -509,20 +509,7 @@ def update(
     if found is None:
         found = _copied(recorder, table, key, what, tensors, positions)
     if found is None:
-        scalars = [
-            scalar(value, dtype, None if sources is None else sources[i])
-            for i, value in enumerate(numbers)
-        ]
-        # The types before the targets take new values.
-        types = segment_key(what, tensors, positions, recorder.grad)
-        known = len(trace.leaves)
-        for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
-            rebind(t, value)
-        if recorder.trace is trace:
-            states = trace.state.path()
-            result = tuple([states[t._pos] for t in targets])
-            found = table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
-            keep(types, start, found, positions)
+        _first_update(recorder, table, key, what, tensors, numbers, targets, sources)
         return
     trace.state = found.end
     if trace.sources is not None and sources is not None:
@@ -543,6 +530,30 @@ def update(
         t._node = state.node
         t._buffer = None
         t._version += 1
+
+
+def _first_update(
+    recorder: Recorder, table: dict[Any, Any], key: Any, what: Any, tensors: Sequence[Any],
+    numbers: tuple[float, ...], targets: Sequence[Any],
+    sources: Sequence[Callable[[], float]] | None,
+) -> None:  # fmt: skip
+    trace = recorder.trace
+    start = trace.state
+    body, attrs, positions, _, dtype, _ = key
+    # The types before the targets take new values.
+    types = segment_key(what, tensors, positions, recorder.grad)
+    scalars = [
+        scalar(value, dtype, None if sources is None else sources[i])
+        for i, value in enumerate(numbers)
+    ]
+    known = len(trace.leaves)
+    for t, value in zip(targets, body(*tensors, *scalars, *attrs), strict=True):
+        rebind(t, value)
+    if recorder.trace is trace:
+        states = trace.state.path()
+        result = tuple([states[t._pos] for t in targets])
+        found = table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
+        keep(types, start, found, positions)
 
 
 DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())
