@@ -30,7 +30,17 @@ UNARY = (
 NUMBERS: tuple[Any, ...] = (True, 2, 2.5)
 WITH_DIM = {"logsumexp", "cumsum", "cumprod", "softmax"}
 
-DIFFERENT: dict[str, str] = {}
+DIFFERENT: dict[str, str] = {
+    "sub": "a bool may be subtracted from a number and the other way round",
+    **dict.fromkeys(
+        ("floor_divide", "remainder", "fmod", "pow"), "bools divide as numbers 0 and 1"
+    ),
+    **dict.fromkeys(("hypot", "logaddexp", "heaviside"), "integers and mixed dtypes promote"),
+    **dict.fromkeys(("argmax", "median", "abs", "floor", "round", "relu"), "bools are taken too"),
+    **dict.fromkeys(("atan2", "logical_and", "logical_or"), "a number may be the other operand"),
+    "frac": "integers have the fraction 0",
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), "a number may be the other operand"),
+}
 """Functions whose dtypes are known to differ, and why."""
 
 
@@ -38,7 +48,7 @@ def _dtype(call: Callable[[], Any]) -> str:
     """The dtype of a result, or that it was refused."""
     try:
         return dtype_name(call().dtype)
-    except (RuntimeError, TypeError, NotImplementedError, ValueError):
+    except (RuntimeError, TypeError, NotImplementedError, ValueError, AttributeError):
         return "refused"
 
 

@@ -181,7 +181,7 @@ def arange(start: float, end: float | None = None, step: float = 1, *,
 
 def _plain(value: Any) -> Any:
     """A number given as a tensor, read; other numbers as they are."""
-    return value.item() if isinstance(value, Lazy) else value
+    return value.item() if hasattr(value, "item") else value
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None,

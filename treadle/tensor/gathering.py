@@ -137,7 +137,7 @@ def scatter(
         IndexBoundsError: when it runs, an index is out of bounds.
     """
     if not input._node.shape:
-        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        given: Any = src.reshape(-1) if hasattr(src, "reshape") else src
         return _lifted(scatter, input, dim, index, given, value=value, reduce=reduce)
     if reduce == "add":
         return scatter_add(input, dim, index, value if src is None else src)
@@ -162,7 +162,7 @@ def _written(input: Any, last: Any, source: Any) -> Any:
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy to which `src` is added at `index` along `dim`; repeated places add up."""
     if not input._node.shape:
-        given = mv.reshape(src, -1) if isinstance(src, Lazy) else src
+        given: Any = src.reshape(-1) if hasattr(src, "reshape") else src
         return _lifted(scatter_add, input, dim, index, given)
     axis, where, source = _prepared(input, dim, index, src)
     return ar.add(input, record(SCATTER_ALONG, (source, where), (axis, tuple(input._node.shape))))

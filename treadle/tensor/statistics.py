@@ -285,7 +285,8 @@ def cov(
     weights = [as_dtype(w, x._node.dtype) for w in (fweights, aweights) if w is not None]
     if not weights:
         centred = ar.sub(x, red.mean(x, 1, True))
-        scaled, room = centred, float(max(x._node.shape[1] - correction, 0))
+        scaled: Any = centred
+        room: Any = float(max(x._node.shape[1] - correction, 0))
     else:
         w = weights[0] if len(weights) == 1 else ar.mul(*weights)
         total: Any = red.sum(w)
