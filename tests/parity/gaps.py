@@ -29,6 +29,45 @@ WHOLE = "int64 bool"
 
 KNOWN: tuple[Difference, ...] = (
     _row(r"linalg\..*|norm\.nuc|logdet|svd|qr", FLOATS, r".", "linear algebra is a later issue"),
+    _row(r"addr", "bool", r"dtype int64", "a product of bools with factors counts as int64"),
+    _row(r"cov", FLOATS, r"value", "PyTorch computes with aweights in float32"),
+    _row(r"cumprod|prod", "float64", r"gradient 2", "second derivatives where elements are 0"),
+    _row(r"diff", ALL, r"shape", "PyTorch prepends along dim twice for n > 1 and negative dims"),
+    _row(r"kthvalue|mode|topk|sort|argsort", WHOLE, r"value", "which of equal elements is named"),
+    _row(r"normal\.in_place", FLOATS, r".", "the in-place form is a method here"),
+    _row(r"fill|zero_", FLOATS, r"leaf Variable", "samples are leaves; PyTorch's wrapper clones"),
+    _row(r"nn\.functional\.layer_norm", "float32", r"gradient 1: 0 where", "rounding around 0"),
+    _row(r"nn\.functional\.local_response_norm", "int64", r"value", "integers: rounding"),
+    _row(
+        r"nn\.functional\.pad\.replicate_negative",
+        ALL,
+        r"nothing to read",
+        "padding what was cut down to nothing",
+    ),
+    _row(
+        r"nn\.functional\.scaled_dot_product_attention",
+        FLOATS,
+        r"value|gradient|is not impl",
+        "PyTorch's flash kernel rounds more",
+    ),
+    _row(r"nn\.functional\.hardsigmoid", "float64", r"gradient 1", "PyTorch's 1/6 is a float32"),
+    _row(r"nn\.functional\.batch_norm", FLOATS, r"at least 2 dimensions", "an empty vector"),
+    _row(r"(special\.)?polygamma\..*", "float32 bool", r"value", "poles, and next to them"),
+    _row(r"gather", ALL, r"differ in rank", "an empty index of another rank"),
+    _row(r"logcumsumexp", "float32", r"gradient 1", "values of thousands: rounding of both"),
+    _row(
+        r"nn\.functional\.grid_sample",
+        FLOATS,
+        r"NotImplemented|ShapeError",
+        "reflection, bicubic and volumes are to be built",
+    ),
+    _row(
+        r"nn\.functional\.(cosine_embedding|poisson_nll)_loss",
+        WHOLE,
+        r"where: expected one",
+        "losses of integers",
+    ),
+    _row(r"scatter_reduce\.prod", FLOATS, r"gradient 1: nan", "products with a 0"),
 )
 
 MISSING: tuple[re.Pattern[str], ...] = tuple(
@@ -39,6 +78,13 @@ MISSING: tuple[re.Pattern[str], ...] = tuple(
         r"to_sparse|stft|istft|chalf|cfloat|cdouble|complex|polar|imag|view_as_(real|complex)",
         # Inside of PyTorch: nobody calls them by these names.
         r"_.*|torch\..*|jiterator_.*|native_.*|.*_copy|slice|max_pool2d_with_indices_backward",
+        r"nn\.functional\.(upsample_bilinear|upsample_nearest)|grid_sampler_[23]d|hash_tensor",
+        r"conj.*|resolve_.*|real|angle|H|mH|as_strided.*|(new_)?empty_(strided|permuted)",
+        # To be built: special functions, and rarer functions of tensors.
+        r"special\..*|i0|igammac?|mvlgamma|nextafter|frexp|lcm|gcd|gradient|histogramdd",
+        r"cholesky_inverse|geqrf|lu.*|matrix_exp|ormqr|triangular_solve|.*_lowrank|pinverse",
+        r"unsafe_.*|sum_to_size|split_with_sizes|(select|slice|diagonal)_scatter|scalar_tensor",
+        r"unravel_index|index_reduce|put|renorm|resize_(as_)?|nonzero_static",
     )
 )  # fmt: skip
 

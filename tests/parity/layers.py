@@ -16,8 +16,17 @@ import treadle
 from treadle import nn
 
 DRAWING = frozenset(
-    "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout RReLU "
-    "FractionalMaxPool2d FractionalMaxPool3d".split()
+    [
+        "Dropout",
+        "Dropout1d",
+        "Dropout2d",
+        "Dropout3d",
+        "AlphaDropout",
+        "FeatureAlphaDropout",
+        "RReLU",
+        "FractionalMaxPool2d",
+        "FractionalMaxPool3d",
+    ]
 )
 """Layers that draw random numbers while they train: then shapes alone are compared."""
 

@@ -22,19 +22,49 @@ LONGEST: Final = 2_000_000
 """Elements of a sample; larger ones are passed over."""
 
 RANDOM: Final = frozenset(
-    "normal randn rand randint bernoulli multinomial randn_like rand_like randint_like empty "
-    "empty_like new_empty empty_strided new_empty_strided empty_permuted nn.functional.dropout "
-    "nn.functional.dropout2d nn.functional.dropout3d nn.functional.alpha_dropout "
-    "nn.functional.feature_alpha_dropout nn.functional.rrelu cauchy exponential geometric "
-    "log_normal uniform nn.functional.fractional_max_pool2d nn.functional.fractional_max_pool3d "
-    "nn.functional.scaled_dot_product_attention.dropout".split()
+    [
+        "normal",
+        "randn",
+        "rand",
+        "randint",
+        "bernoulli",
+        "multinomial",
+        "randn_like",
+        "rand_like",
+        "randint_like",
+        "empty",
+        "empty_like",
+        "new_empty",
+        "empty_strided",
+        "new_empty_strided",
+        "empty_permuted",
+        "nn.functional.dropout",
+        "nn.functional.dropout2d",
+        "nn.functional.dropout3d",
+        "nn.functional.alpha_dropout",
+        "nn.functional.feature_alpha_dropout",
+        "nn.functional.rrelu",
+        "cauchy",
+        "exponential",
+        "geometric",
+        "log_normal",
+        "uniform",
+        "nn.functional.fractional_max_pool2d",
+        "nn.functional.fractional_max_pool3d",
+        "nn.functional.multi_head_attention_forward",
+    ]
 )
 """Operators whose values are drawn: shapes and dtypes alone are compared."""
 
 # Entries of PyTorch's table whose first argument is not the function's.
 _REORDERED: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": lambda x, n: treadle.polygamma(n, x),
-    "special.polygamma": lambda x, n: treadle.special.polygamma(n, x),
+    "nn.functional.embedding": lambda table, index, **options: treadle.nn.functional.embedding(
+        index, table, **options
+    ),
+    "nn.functional.embedding_bag": lambda table, index, **options: (
+        treadle.nn.functional.embedding_bag(index, table, **options)
+    ),
     "einsum": lambda tensors, equation: treadle.einsum(equation, *tensors),
     "where": lambda x, condition, y: treadle.where(condition, x, y),
     "__getitem__": lambda x, *index: x[index[0] if len(index) == 1 else index],

@@ -11,7 +11,6 @@ from convert import Untranslatable
 from gaps import known_layer
 from layers import Case, agree, shipped, shipped_names
 
-import treadle
 from treadle import nn
 
 MOST = 24

@@ -141,7 +141,7 @@ def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
             return reciprocal(input)
         whole = -(2**31) < exponent < 2**31 and exponent == int(exponent)
         if whole and 1 <= exponent <= 8 and (kind == "f" or isinstance(exponent, int)):
-            return _whole_power(input, int(exponent))
+            return _whole_power(as_dtype(input, result_type(input, exponent)), int(exponent))
     return _binary(ops.POW, input, exponent)
 
 
@@ -157,7 +157,9 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle of the point (other, input), in radians."""
-    return _binary(ops.ATAN2, floating(input), floating(other))
+    dtype = result_type(input, other)
+    wide = dtype if dtype.kind == "f" else get_default_dtype()
+    return record2(ops.ATAN2, as_dtype(input, wide), as_dtype(other, wide))
 
 
 def clamp(

@@ -34,7 +34,7 @@ def pad(
     if len(pad) % 2 or len(pad) // 2 > len(shape):
         raise ShapeError(
             f"Padding length should be less than or equal to two times the input dimension but got "
-            f"padding length {len(pad)} and input of dimension {len(shape)}"
+            f"padding length {len(pad)} ({len(pad)} counts) and input of dimension {len(shape)}"
         )
     if mode not in _MODES:
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
@@ -80,8 +80,8 @@ def _source(n: int, before: int, after: int, mode: str) -> Any:
     """Where each element of a padded axis is read from."""
     if mode == "reflect" and max(before, after) >= n:
         raise ShapeError(
-            f"Padding size should be less than the corresponding input dimension, but got: "
-            f"padding ({before}, {after}) at a dimension of {n}"
+            f"Padding size should be less than the corresponding input dimension: at most {n - 1}, "
+            f"but got: padding ({before}, {after}) at a dimension of {n}"
         )
     if mode == "circular" and max(before, after) > n:
         raise ShapeError("Padding value causes wrapping around more than once.")

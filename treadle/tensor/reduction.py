@@ -171,12 +171,17 @@ def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
 
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is not zero."""
-    return _reduced(ops.ANY, as_dtype(input, dt.bool_), dim, keepdim)
+    return _truth(input, _reduced(ops.ANY, as_dtype(input, dt.bool_), dim, keepdim))
+
+
+def _truth(input: Any, found: Any) -> Any:
+    """A truth value as bool, of uint8 as uint8: PyTorch's older kind of truth."""
+    return as_dtype(found, dt.uint8) if input._node.dtype is dt.uint8 else found
 
 
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether every element is not zero."""
-    return _reduced(ops.ALL, as_dtype(input, dt.bool_), dim, keepdim)
+    return _truth(input, _reduced(ops.ALL, as_dtype(input, dt.bool_), dim, keepdim))
 
 
 def _first_position(x: Any, axis: int, op: Op) -> Any:
