@@ -46,6 +46,11 @@ def text_of(plan: Plan) -> list[Any]:
     return [show(plan), launches]
 
 
+def kernels_of(plan: Plan) -> list[str]:
+    """The patterns of a plan's launches."""
+    return [pattern_key(s.kernel) for s in plan.launches]
+
+
 def planned(family: Family, step: Step) -> Plan:
     _, sizes = structure(step.outputs, step.inputs, step.donated)
     return family.plan(sizes, step.outputs, step.inputs, step.donated)
@@ -82,7 +87,9 @@ def compare(steps: list[Step], seed: int = 0) -> list[Family]:
         plan = planned(family, step)
         if filled and len(family.templates) == filled:
             again = anew(step, other, family.templates[0].constants)
-            if again is not None:
+            # What only chooses among right plans may choose otherwise for these sizes; where both
+            # chose the same kernels, all numbers are the same.
+            if again is not None and kernels_of(plan) == kernels_of(again):
                 assert text_of(plan) == text_of(again)
         want = evaluate(step.outputs, dict(zip(step.inputs, arrays, strict=True)))
         got = run_plan(plan, [a.copy() for a in arrays])
