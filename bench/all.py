@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 SCRIPTS = (
-    "digit_step", "epoch", "conv_step", "matmul", "kernels", "models", "recording", "startup",
-    "accuracy", "reproducible",
+    "digit_step", "epoch", "conv_step", "matmul", "kernels", "models", "dynamic", "recording",
+    "startup", "accuracy", "reproducible",
 )  # fmt: skip
 
 

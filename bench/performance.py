@@ -89,7 +89,7 @@ def workloads() -> dict[str, Callable[[], Callable[[], Any]]]:
     """A maker of a run for each title."""
     import kernels
     import models
-    from conv_step import conv_step
+    from conv_step import conv_step, network
     from digit_step import batch, script_step
 
     import treadle
@@ -99,7 +99,7 @@ def workloads() -> dict[str, Callable[[], Callable[[], Any]]]:
         return treadle.compile(step) if compiled else step
 
     def convolutions() -> Callable[[], Any]:
-        return conv_step(treadle, *map(treadle.from_numpy, batch()))
+        return conv_step(treadle, network(treadle.nn), *batch())
 
     def kernel(case: kernels.Case) -> Callable[[], Any]:
         return case(treadle, {k: treadle.from_numpy(v) for k, v in kernels.arrays().items()})
