@@ -10,7 +10,7 @@ from typing import Any
 from treadle import nn
 from treadle.base.errors import ShapeError
 from treadle.nn import functional as F
-from treadle.tensor import Tensor, arange, cat, multinomial, no_grad, topk
+from treadle.tensor import Tensor, arange, cat, flush, multinomial, no_grad, topk
 
 Cache = list[tuple[Tensor, Tensor]]
 """The keys and values `(n, heads, length, size)` of each layer."""
@@ -230,6 +230,8 @@ class GPT(nn.Module):
                 least = topk(logits, min(top_k, logits.shape[-1])).values[:, -1:]
                 logits = logits.masked_fill(logits < least, -math.inf)
             idx = cat([idx, multinomial(F.softmax(logits, dim=-1), 1)], 1)
+            # A plan for each token: those for longer caches are filled in from the ones before.
+            flush()
         return idx
 
     def load_gpt2(self, state: Mapping[str, Any]) -> None:
