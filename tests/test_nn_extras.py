@@ -196,3 +196,12 @@ def test_activations_in_place() -> None:
         assert out is x
         wanted = getattr(F, name[:-1])(treadle.tensor([-2.0, 0.5])).tolist()
         assert x.tolist() == wanted
+
+
+def test_a_batch_of_nothing_moves_no_running_statistics() -> None:
+    norm = treadle.nn.BatchNorm1d(3)
+    norm(treadle.tensor(np.ones((4, 3), np.float32) * [[1.0], [2.0], [3.0], [5.0]]).float())
+    before = norm.running_mean.tolist(), norm.running_var.tolist()
+    assert norm(treadle.zeros(0, 3)).shape == (0, 3)
+    assert (norm.running_mean.tolist(), norm.running_var.tolist()) == before
+    assert norm.num_batches_tracked.item() == 2

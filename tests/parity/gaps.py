@@ -97,7 +97,21 @@ def known(name: str, dtype: str, message: str) -> str | None:
     return None
 
 
-LAYERS: tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...] = ()
+LAYERS: tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...] = tuple(
+    (re.compile(names), re.compile(text), reason)
+    for names, text, reason in (
+        ("Hardsigmoid", "gradient", "PyTorch's kernel rounds the sixth to float32"),
+        (
+            "CosineSimilarity",
+            "gradient",
+            "below eps PyTorch lets the gradient of the norm through, which the formula does not",
+        ),
+        ("CTCLoss", "has no derivative", "first derivatives only, and an error that says so"),
+        ("CTCLoss", "gradient 1", "float32 logarithms in another order: 5e-5 of the largest"),
+        ("FractionalMaxPool3d", "is invalid for input", "samples for more pictures than given"),
+        ("TransformerEncoder", "not a Module subclass", "the case holds a layer of PyTorch's own"),
+    )
+)
 
 
 def known_layer(name: str, message: str) -> str | None:

@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 from cases import LAYERS, LAYERS_WITHOUT_CASE
+from compare import Disagreement
 from convert import Untranslatable
 from gaps import known_layer
 from layers import Case, agree, shipped, shipped_names
@@ -47,7 +48,13 @@ def test_own_configurations(case: Case, training: bool) -> None:
     """Layers that PyTorch ships no configurations for, in float64 to the second gradient."""
     torch.manual_seed(0)
     inputs = tuple(x.clone().requires_grad_() if x.is_floating_point() else x for x in case.inputs)
-    agree(Case(case.name, case.args, case.kwargs, inputs, case.options), "float64", training, 2)
+    try:
+        agree(Case(case.name, case.args, case.kwargs, inputs, case.options), "float64", training, 2)
+    except Disagreement as error:
+        reason = known_layer(case.name, str(error))
+        if reason is None:
+            raise
+        pytest.xfail(reason)
 
 
 def test_every_layer_is_covered() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle.nn import functional as F
+from treadle.nn.distance import PairwiseDistance
 from treadle.nn.module import Module
 from treadle.tensor import Tensor
 
@@ -330,7 +331,7 @@ class TripletMarginWithDistanceLoss(_Loss):
         swap: bool = False, reduction: str = "mean",
     ) -> None:  # fmt: skip
         super().__init__(reduction=reduction)
-        self.distance_function = distance_function or F.pairwise_distance
+        self.distance_function = distance_function or PairwiseDistance()
         self.margin, self.swap = margin, swap
 
     def forward(self, anchor: Any, positive: Any, negative: Any) -> Any:

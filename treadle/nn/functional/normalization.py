@@ -68,7 +68,8 @@ def _batch_norm(x: Any, flags: Any, tensors: tuple[Any, ...], training: bool, mo
         unbiased = now_variance * (n / max(n - 1, 1))
         for old, now in ((mean, now_mean), (variance, unbiased)):
             now = pr.cast(pr.shaped(now, (channels,)), old._node.dtype)
-            news.append(old * (1 - factor) + now * factor)
+            # A batch of nothing has no statistics that could move the running ones.
+            news.append(old * (1 - factor) + now * factor if n else old * 1)
     return (out, *news) if tracked is None else (out, *news, tracked)
 
 
