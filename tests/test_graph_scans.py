@@ -111,3 +111,14 @@ def test_gradients(name: str, axis: int) -> None:
         return out if isinstance(out, treadle.Tensor) else out.values
 
     assert treadle.autograd.gradcheck(function, (x,))
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
+@pytest.mark.parametrize("name", ["cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"])
+def test_scans_of_nothing(name: str, shape: tuple[int, ...]) -> None:
+    for dim in range(len(shape)):
+        x = treadle.zeros(shape, requires_grad=True)
+        out = getattr(x, name)(dim)
+        out = out[0] if isinstance(out, tuple) else out
+        out.sum().backward()
+        assert out.shape == shape and x.grad.shape == shape

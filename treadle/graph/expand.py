@@ -186,6 +186,8 @@ def _scan(node: Node) -> Node | None:
     extent, count = x.shape[axis], sh.count(x.shape)
     if extent == 1:
         return x
+    if not count:
+        return None
     inner = sh.count(x.shape[axis + 1 :])
     tasks = count // extent if inner == 1 else count // extent // inner * -(-inner // NARROWEST)
     pieces = min(PIECES, count // (SPLIT // 8), extent // SHORTEST)
