@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from parity import listed
+from against_torch import listed
 
 import treadle as t
 from treadle.autograd import gradcheck, gradgradcheck

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parity import agree, listed
+from against_torch import agree, listed
 
 import treadle
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from against_torch import listed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import listed
 
 import treadle
 

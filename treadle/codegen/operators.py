@@ -304,5 +304,3 @@ _BOOL_BINARY: Final[dict[str, _Binary]] = {
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,
 }
-UNARY_OPS: Final = frozenset(_FLOAT_UNARY) | frozenset(_INTEGER_UNARY)
-BINARY_OPS: Final = frozenset(_COMMON) | frozenset(_FLOAT_BINARY) | frozenset(_INTEGER_BINARY)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
 from treadle.base.symbolic import derived
-from treadle.graph.emit import Emitter, label_of
+from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.layout import Layout
 from treadle.graph.loops import piece_of, store, widened
@@ -23,13 +23,11 @@ from treadle.graph.values import (
     Dim,
     Root,
     accumulator_dtype,
-    annotate,
     dims_of,
     merge,
     name_values,
     neutral,
-    ordered,
-    roots_of,
+    opened,
 )
 from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
@@ -55,17 +53,12 @@ def lower_columns(
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a column group."""
-    roots = roots_of(group, stored, layouts)
-    order = ordered([r.value for r in roots])
-    indices = annotate(group, order) + [r.address for r in roots]
+    roots, order, indices = opened(group, stored, layouts)
     rows = merge(dims_of(group.rows, group), indices)
     cols = merge(dims_of(group.cols, group), indices)
     nest = Nest(Emitter(places))
     _Columns(group, nest, roots, order, rows, cols).build()
-    count = sh.count([d.extent for d in [*rows, *cols]])
-    flop = count * sum([v.kind in ("expr", "reduce") for v in order])
-    body = nest.finish()
-    return nest.emitter.launch("columns", body, nest.tasks, label_of(order), order, flop)
+    return nest.launch("columns", order, [*rows, *cols])
 
 
 def _width(outer: int, extent: int) -> int:

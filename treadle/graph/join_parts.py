@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from treadle.base import shape as sh
-from treadle.graph.emit import Emitter, label_of
+from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.index import Space
 from treadle.graph.layout import Layout
@@ -64,12 +64,10 @@ def _part(group: Group, root: Root, places: Mapping[Node, Place]) -> Launch:
     indices = [*annotate(group, order), root.address]
     own = [t for a in root.value.index for t, _ in a.terms]
     dims = merge(dims_of(loop_order(own, order, True), group), indices)
-    emitter = Emitter(places)
-    nest = Nest(emitter)
+    nest = Nest(Emitter(places))
     work = sum([v.node.op.cost if v.kind == "expr" else 1 for v in order])
-    count = sh.count([d.extent for d in dims])
     pointwise(nest, [root], order, dims, work)
     # What is noted for the result is the whole of it.
-    emitter.bytes -= (sh.count(root.node.shape) - count) * root.node.dtype.itemsize
-    flop = count * sum([v.kind == "expr" for v in order])
-    return emitter.launch("pointwise", nest.finish(), nest.tasks, label_of(order), order, flop)
+    rest = sh.count(root.node.shape) - sh.count([d.extent for d in dims])
+    nest.emitter.bytes -= rest * root.node.dtype.itemsize
+    return nest.launch("pointwise", order, dims)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
 from treadle.graph.anchors import DEAR
-from treadle.graph.emit import Emitter, label_of
+from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.layout import Layout
 from treadle.graph.nest import Nest, Piece, cut
@@ -26,13 +26,11 @@ from treadle.graph.values import (
     Dim,
     Root,
     accumulator_dtype,
-    annotate,
     dims_of,
     merge,
     name_values,
     neutral,
-    ordered,
-    roots_of,
+    opened,
 )
 from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
@@ -51,13 +49,10 @@ def lower_loops(
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a pointwise or row group."""
-    roots = roots_of(group, stored, layouts)
-    order = ordered([r.value for r in roots])
-    indices = annotate(group, order) + [r.address for r in roots]
+    roots, order, indices = opened(group, stored, layouts)
     rows = merge(dims_of(group.rows, group), indices)
     cols = merge(dims_of(group.cols, group), indices)
-    emitter = Emitter(places)
-    nest = Nest(emitter)
+    nest = Nest(Emitter(places))
     work = sum([v.node.op.cost if v.kind == "expr" else 1 for v in order]) or 1
     if any(v.kind == "reduce" for v in order):
         _Rows(group, nest, roots, order, rows, cols, work).build()
@@ -65,10 +60,7 @@ def lower_loops(
     else:
         pointwise(nest, roots, order, [*rows, *cols] if group.cols else rows, work)
         name = "pointwise"
-    count = sh.count([d.extent for d in [*rows, *cols]])
-    flop = count * sum([v.kind in ("expr", "reduce") for v in order])
-    body = nest.finish()
-    return emitter.launch(name, body, nest.tasks, label_of(order), order, flop)
+    return nest.launch(name, order, [*rows, *cols])
 
 
 def pointwise(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from treadle.base import shape as sh
 from treadle.base.symbolic import derived
-from treadle.graph.emit import Emitter
+from treadle.graph.emit import Emitter, label_of
+from treadle.graph.plan import Launch
 from treadle.graph.pull import Value
 from treadle.graph.values import Dim
 from treadle.ir.loop import Binary, Block, Const, Expr, For, Let, Stmt, Var
@@ -158,6 +160,14 @@ class Nest:
         """The whole nest."""
         self.close()
         return _block(self.levels[0])
+
+    def launch(self, name: str, order: Sequence[Value], dims: Sequence[Dim]) -> Launch:
+        """The finished kernel with what it is launched on; every value of `order` that is computed
+        takes an operation at each position of the dimensions."""
+        count = sh.count([d.extent for d in dims])
+        flop = count * sum([v.kind in ("expr", "reduce", "scan") for v in order])
+        body = self.finish()
+        return self.emitter.launch(name, body, self.tasks, label_of(order), order, flop)
 
 
 def _block(body: list[Stmt]) -> Stmt:

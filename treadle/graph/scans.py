@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
-from treadle.graph.emit import Emitter, label_of
+from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.layout import Layout
 from treadle.graph.loop_order import loop_order
@@ -27,13 +27,11 @@ from treadle.graph.values import (
     Dim,
     Root,
     accumulator_dtype,
-    annotate,
     dims_of,
     merge,
     name_values,
     neutral,
-    ordered,
-    roots_of,
+    opened,
 )
 from treadle.ir.loop import Accumulate, Alloc, Cast, Const, Expr, Load, Store
 from treadle.ir.node import Node
@@ -52,9 +50,7 @@ def lower_scan(
     places: Mapping[Node, Place],
 ) -> Launch:
     """The launch of a scan group."""
-    roots = roots_of(group, stored, layouts)
-    order = ordered([r.value for r in roots])
-    indices = annotate(group, order) + [r.address for r in roots]
+    roots, order, indices = opened(group, stored, layouts)
     own = [t for a in group.frames[0].index for t, _ in a.terms]
     atoms = loop_order(own, order, True)
     pieces = [t for t in group.rows if t not in own]
@@ -67,9 +63,7 @@ def lower_scan(
         scan.along()
     else:
         scan.across()
-    count = sh.count([d.extent for d in [*rows, col] if not d.is_piece])
-    flop = count * sum([v.kind in ("expr", "scan") for v in order])
-    return nest.emitter.launch("scan", nest.finish(), nest.tasks, label_of(order), order, flop)
+    return nest.launch("scan", order, [d for d in [*rows, col] if not d.is_piece])
 
 
 class _Scan:

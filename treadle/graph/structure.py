@@ -60,12 +60,9 @@ def split(node: Node, sizes: list[Any]) -> tuple[Hashable, ...]:
 def _taken_out(value: Any, sizes: list[Any]) -> Hashable:
     if type(value) is tuple:
         return tuple([_taken_out(v, sizes) for v in value])
-    if type(value) in _INTEGERS:
+    if _varies(value):
         sizes.append(value)
-        return None
-    if isinstance(value, float) and value not in PLAIN and value == value:
-        sizes.append(value)
-        return 0.5
+        return 0.5 if isinstance(value, float) else None
     # 0.0 == -0.0 == False: the text tells them apart.
     return repr(value)
 
@@ -81,10 +78,14 @@ def join(node: Node, sizes: Iterator[int]) -> tuple[Any, ...]:
 def _put_back(value: Any, sizes: Iterator[int]) -> Any:
     if type(value) is tuple:
         return tuple([_put_back(v, sizes) for v in value])
-    number = type(value) in _INTEGERS or (
+    return next(sizes) if _varies(value) else value
+
+
+def _varies(value: Any) -> bool:
+    """Whether an attribute is a number that is a size here and not a part of the structure."""
+    return type(value) in _INTEGERS or (
         isinstance(value, float) and value not in PLAIN and value == value
     )
-    return next(sizes) if number else value
 
 
 @functools.cache

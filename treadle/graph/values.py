@@ -44,6 +44,15 @@ def roots_of(group: Group, stored: Iterable[Node], layouts: Mapping[Node, Layout
     return out
 
 
+def opened(
+    group: Group, stored: Iterable[Node], layouts: Mapping[Node, Layout]
+) -> tuple[list[Root], list[Value], list[Affine]]:
+    """What a group stores, all values that this takes, in order, and the indices among them."""
+    roots = roots_of(group, stored, layouts)
+    order = ordered([r.value for r in roots])
+    return roots, order, annotate(group, order) + [r.address for r in roots]
+
+
 def ordered(roots: Iterable[Value]) -> list[Value]:
     """Every value that the roots depend on, arguments first, without names or counts."""
     order: list[Value] = []

@@ -12,6 +12,16 @@ from treadle.nn.parameter import Parameter
 from treadle.tensor import Tensor, empty, no_grad
 
 
+def options_of(layer: Any) -> str:
+    """What a layer that looks rows up prints of its options."""
+    out = "" if layer.max_norm is None else f", max_norm={layer.max_norm}"
+    if layer.norm_type != 2:
+        out += f", norm_type={layer.norm_type}"
+    if layer.scale_grad_by_freq:
+        out += f", scale_grad_by_freq={layer.scale_grad_by_freq}"
+    return out
+
+
 class Embedding(Module):
     """A table of vectors, looked up by number.
 
@@ -69,13 +79,7 @@ class Embedding(Module):
         out = f"{self.num_embeddings}, {self.embedding_dim}"
         if self.padding_idx is not None:
             out += f", padding_idx={self.padding_idx}"
-        if self.max_norm is not None:
-            out += f", max_norm={self.max_norm}"
-        if self.norm_type != 2:
-            out += f", norm_type={self.norm_type}"
-        if self.scale_grad_by_freq:
-            out += f", scale_grad_by_freq={self.scale_grad_by_freq}"
-        return out + (", sparse=True" if self.sparse else "")
+        return out + options_of(self) + (", sparse=True" if self.sparse else "")
 
     @classmethod
     def from_pretrained(

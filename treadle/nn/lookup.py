@@ -7,6 +7,7 @@ from typing import Any
 from treadle.base.dtype import DType
 from treadle.nn import functional as F
 from treadle.nn import init
+from treadle.nn.embedding import options_of
 from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
 from treadle.tensor import Tensor, empty, no_grad
@@ -60,14 +61,7 @@ class EmbeddingBag(Module):
 
     def extra_repr(self) -> str:
         """The arguments of the layer."""
-        out = f"{self.num_embeddings}, {self.embedding_dim}"
-        if self.max_norm is not None:
-            out += f", max_norm={self.max_norm}"
-        if self.norm_type != 2:
-            out += f", norm_type={self.norm_type}"
-        if self.scale_grad_by_freq:
-            out += f", scale_grad_by_freq={self.scale_grad_by_freq}"
-        out += f", mode={self.mode!r}"
+        out = f"{self.num_embeddings}, {self.embedding_dim}{options_of(self)}, mode={self.mode!r}"
         return out if self.padding_idx is None else f"{out}, padding_idx={self.padding_idx}"
 
 

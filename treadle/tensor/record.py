@@ -505,12 +505,12 @@ def update(
     start = trace.state
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
-    what = (body, attrs, len(numbers), dtype, "update")
     if found is None:
+        what = (body, attrs, len(numbers), dtype, "update")
         found = _copied(recorder, table, key, what, tensors, positions)
-    if found is None:
-        _first_update(recorder, table, key, what, tensors, numbers, targets, sources)
-        return
+        if found is None:
+            _first_update(recorder, table, key, what, tensors, numbers, targets, sources)
+            return
     trace.state = found.end
     if trace.sources is not None and sources is not None:
         trace.sources.update(enumerate(sources, len(trace.leaves)))

@@ -81,9 +81,7 @@ class _Backward:
         self.differentiate = differentiate
         self.f = f = frame.f
         number = frame.number
-        piece, head = f.rem(task, number("pieces")), f.div(task, number("pieces"))
-        self.batch, self.head = f.div(head, number("heads")), f.rem(head, number("heads"))
-        self.first = piece * number("stretch")
+        self.batch, self.head, self.first = frame.stretch(task)
         self.last = f.least(number("s"), self.first + number("stretch"))
         self.wanted = {name: parts.pattern.find(name) is not None for name in ("dq", "dk", "dv")}
         alone = number("pieces").equals(1)

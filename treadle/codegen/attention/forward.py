@@ -31,9 +31,7 @@ class _Forward:
         self.softmax = softmax
         self.f = f = frame.f
         number = frame.number
-        piece, head = f.rem(task, number("pieces")), f.div(task, number("pieces"))
-        self.batch, self.head = f.div(head, number("heads")), f.rem(head, number("heads"))
-        self.first = piece * number("stretch")
+        self.batch, self.head, self.first = frame.stretch(task)
         self.queries = f.least(number("t") - self.first, number("stretch"))
         self.values = parts.pattern.find("v") is not None
 

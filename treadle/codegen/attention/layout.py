@@ -74,6 +74,14 @@ class Frame:
         """An address in the scratch memory, `offset` bytes behind the place of that name."""
         return self.f.at(self.f.at(self.scratch, self.number(name)), offset)
 
+    def stretch(self, task: Value) -> tuple[Value, Value, Value]:
+        """The batch, the head and the first row of a task: tasks count stretches of rows, then
+        heads, then batches."""
+        f, number = self.f, self.number
+        piece, head = f.rem(task, number("pieces")), f.div(task, number("pieces"))
+        batch, head = f.div(head, number("heads")), f.rem(head, number("heads"))
+        return batch, head, piece * number("stretch")
+
     def scale(self) -> Any:
         """The address of the scale."""
         return self.f.at(self.params, self.layout.word("scale") * WORD)

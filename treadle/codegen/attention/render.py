@@ -10,9 +10,8 @@ from treadle.codegen.attention.backward import render_backward, render_combine
 from treadle.codegen.attention.forward import render_forward
 from treadle.codegen.attention.layout import COMBINE
 from treadle.codegen.attention.parts import Parts, prepare
-from treadle.codegen.contract.flow import Flow, call
+from treadle.codegen.contract.flow import call, entry
 from treadle.codegen.target import Target
-from treadle.codegen.value import ir
 from treadle.ir.attention import Attention
 
 
@@ -32,20 +31,15 @@ def render_attention(module: Any, pattern: Attention, target: Target, symbol: st
     parts = Parts(module, pattern, target, symbol)
     run = render_backward(parts) if pattern.backward else render_forward(parts)
     combine = render_combine(parts) if pattern.find("dq") is not None else None
-    word, pointer = ir.IntType(64), ir.PointerType()
-    kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
-    function = ir.Function(module, kind, symbol)
-    function.attributes.add("nounwind")
-    f = Flow(ir.IRBuilder(function.append_basic_block("entry")), target)
-    slots, params, scratch, begin, end = function.args
+    function, f, (slots, params, scratch, begin, end) = entry(module, target, symbol)
     frame = parts.frame(f, [slots, params, scratch])
     combining = frame.number("phase").equals(COMBINE)
     with f.when(~combining):
         prepare(frame, parts)
-        with f.loop(f.index(begin), f.index(end)) as task:
+        with f.loop(begin, end) as task:
             call(f, run, slots, params, scratch, task)
     if combine is not None:
-        with f.when(combining), f.loop(f.index(begin), f.index(end)) as task:
+        with f.when(combining), f.loop(begin, end) as task:
             call(f, combine, slots, params, scratch, task)
     f.builder.ret(f.index(0).raw)
     return function

@@ -71,16 +71,11 @@ class _Block:
         # The sum of slices takes one turn, and no k.
         end = f.least(number("k"), start + number("slice"))
         stop = self.summing.where(end, start)
-        done = f.cell(start)
-        with f.loop_while() as loop:
-            k = done.get()
-            depth = f.least(stop - k, number("k_block"))
-            done.set(k + depth)
-            loop.again = k + depth < stop
+        with f.blocks(start, stop, number("k_block")) as (k, depth, again):
             with f.when(self.summing):
                 self._read_a(k, depth)
             with f.loop(0, self.columns, self.parts.tile.width) as column:
-                self._panel(column, k, depth, loop.again)
+                self._panel(column, k, depth, again)
 
     def _tables(self) -> None:
         """A pointer for each row of A, of the extras and of the outputs."""

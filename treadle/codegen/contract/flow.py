@@ -117,6 +117,20 @@ class Flow(Emit):
         b.position_at_end(done)
 
     @contextmanager
+    def blocks(
+        self, start: Value, stop: Value, block: Value
+    ) -> Iterator[tuple[Value, Value, Value]]:
+        """A loop over blocks of `start .. stop`: where one begins, its length, and whether another
+        follows. An empty range takes one turn, with an empty block."""
+        done = self.cell(start)
+        with self.loop_while() as loop:
+            k = done.get()
+            depth = self.least(stop - k, block)
+            done.set(k + depth)
+            loop.again = k + depth < stop
+            yield k, depth, loop.again
+
+    @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
         """Code for where a condition holds."""
         with self.builder.if_then(condition.raw):
@@ -193,6 +207,17 @@ def function_type(kinds: str) -> Any:
     """The type of a function made by `function`."""
     types = [ir.PointerType() if kind == "p" else ir.IntType(64) for kind in kinds]
     return ir.FunctionType(ir.VoidType(), types)
+
+
+def entry(module: Any, target: Target, symbol: str) -> tuple[Any, Flow, list[Any]]:
+    """A new kernel with the ABI of docs/architecture.md: the function, a `Flow` in its first block,
+    and `slots, params, scratch, begin, end`, the last two as numbers."""
+    word, pointer = ir.IntType(64), ir.PointerType()
+    kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
+    made = ir.Function(module, kind, symbol)
+    made.attributes.add("nounwind")
+    flow = Flow(ir.IRBuilder(made.append_basic_block("entry")), target)
+    return made, flow, [*made.args[:3], *map(flow.index, made.args[3:])]
 
 
 def call(flow: Flow, callee: Any, *arguments: Any) -> None:

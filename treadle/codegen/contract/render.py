@@ -8,14 +8,13 @@ from treadle.base import dtype as dt
 from treadle.base.errors import CompileError
 from treadle.codegen.contract.block import prepare, render_block_task
 from treadle.codegen.contract.finish import RenderValue
-from treadle.codegen.contract.flow import Flow, call
+from treadle.codegen.contract.flow import call, entry
 from treadle.codegen.contract.layout import PACK
 from treadle.codegen.contract.panel import render_pack_group, render_pack_task
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.contract.winograd import render_winograd
 from treadle.codegen.expressions import render_value as render_expression
 from treadle.codegen.target import Target
-from treadle.codegen.value import ir
 from treadle.ir.contraction import Contraction
 
 
@@ -44,17 +43,12 @@ def render_contraction(
     parts = Parts(module, contraction, target, symbol, render_value)
     pack_group = render_pack_group(parts)
     pack, block = render_pack_task(parts, pack_group), render_block_task(parts, pack_group)
-    word, pointer = ir.IntType(64), ir.PointerType()
-    kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
-    function = ir.Function(module, kind, symbol)
-    function.attributes.add("nounwind")
-    f = Flow(ir.IRBuilder(function.append_basic_block("entry")), target)
-    slots, params, scratch, begin, end = function.args
+    function, f, (slots, params, scratch, begin, end) = entry(module, target, symbol)
     frame = Frame(f, parts.layout, slots, params, scratch)
     prepare(frame, parts)
     with f.choose(frame.number("phase").equals(PACK)) as (packing, computing):
         for branch, task_function in ((packing, pack), (computing, block)):
-            with branch, f.loop(f.index(begin), f.index(end)) as task:
+            with branch, f.loop(begin, end) as task:
                 call(f, task_function, slots, params, scratch, task)
     f.builder.ret(f.index(0).raw)
     return function

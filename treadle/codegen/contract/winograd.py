@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from treadle.codegen.contract.address import Addresses
 from treadle.codegen.contract.finish import RenderValue, render_finish
-from treadle.codegen.contract.flow import WORD, Flow, call, function
+from treadle.codegen.contract.flow import WORD, call, entry, function
 from treadle.codegen.contract.layout import COMBINE, PACK, PARTIAL, WHOLE, A, B, K, Layout, M, N
 from treadle.codegen.contract.micro import share_sweep
 from treadle.codegen.contract.parts import Frame
@@ -30,7 +30,7 @@ from treadle.codegen.contract.transform import (
 )
 from treadle.codegen.contract.winograd_plan import CHUNK, NAMES
 from treadle.codegen.target import Target
-from treadle.codegen.value import Value, ir
+from treadle.codegen.value import Value
 from treadle.ir.contraction import Contraction
 
 _ORIGIN: Final = 3
@@ -79,17 +79,12 @@ def render_winograd(
     else:
         tasks[PARTIAL] = tasks[WHOLE]
         tasks[COMBINE] = _render_task(parts, "combine", _combine)
-    word, pointer = ir.IntType(64), ir.PointerType()
-    kind = ir.FunctionType(word, [pointer, pointer, pointer, word, word])
-    kernel = ir.Function(module, kind, symbol)
-    kernel.attributes.add("nounwind")
-    f = Flow(ir.IRBuilder(kernel.append_basic_block("entry")), target)
-    slots, params, scratch, begin, end = kernel.args
+    kernel, f, (slots, params, scratch, begin, end) = entry(module, target, symbol)
     frame = Frame(f, parts.layout, slots, params, scratch)
     _prepare(frame, parts)
     for phase, task_function in tasks.items():
         mine = frame.number("phase").equals(phase)
-        with f.when(mine), f.loop(f.index(begin), f.index(end)) as task:
+        with f.when(mine), f.loop(begin, end) as task:
             call(f, task_function, slots, params, scratch, task)
     f.builder.ret(f.index(0).raw)
     return kernel
@@ -168,12 +163,7 @@ class _Block:
             self._origins(A, M, place.m, place.rows)
         start = self.slice * number("slice")
         stop = f.least(number("k"), start + number("slice"))
-        done = f.cell(start)
-        with f.loop_while() as loop:
-            k = done.get()
-            depth = f.least(stop - k, number("k_block"))
-            done.set(k + depth)
-            loop.again = k + depth < stop
+        with f.blocks(start, stop, number("k_block")) as (k, depth, _):
             if self.parts.data:
                 self._read_image(k, depth)
             else:
