@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,25 @@ def test_a_shape_error_names_both_shapes_and_the_line() -> None:
     with pytest.raises(RuntimeError, match=r"\(2, 3\).*\(4, 5\)") as caught:
         a + b
     assert any("test_debug.py" in note for note in caught.value.__notes__)
+
+
+def test_every_turn_of_a_loop_counts_in_a_profile() -> None:
+    x, start = treadle.ones(50, 64), treadle.zeros(64)
+
+    def step(carry: Any, x: Any) -> tuple[Any, Any]:
+        carry = carry * 0.5 + x
+        return carry, carry
+
+    with treadle.profile() as profile:
+        treadle.scan(step, start, x)[1].tolist()
+    turns = [e for e in profile.events if e.category == "run" and "mul" in e.name]
+    assert len(turns) == 50 and sum(e.flop for e in turns) == 50 * 64 * 2
+
+
+def test_a_contraction_of_several_launches_is_one_event() -> None:
+    a = treadle.ones(600, 300)
+    a.tolist()
+    with treadle.profile() as profile:
+        (a @ a.t()).tolist()
+    flop = [e.flop for e in profile.events if e.name == "contract"]
+    assert len(flop) == 1 and flop[0] < 1.01 * 2 * 600 * 600 * 300

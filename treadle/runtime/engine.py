@@ -9,7 +9,7 @@ import gc
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
@@ -42,6 +42,14 @@ _FORMATS: Final = {
     dt.bool_: "?7x", dt.uint8: "B7x", dt.int8: "b7x", dt.int16: "h6x", dt.int32: "i4x",
     dt.int64: "q", dt.float16: "e6x", dt.float32: "f4x", dt.float64: "d", dt.bfloat16: "H6x",
 }  # fmt: skip
+
+
+class Part(NamedTuple):
+    """One launch of the native driver: the launch of the plan that it belongs to, and whether it
+    is the first of it. A contraction may take several."""
+
+    launch: Launch
+    first: bool
 
 
 class Bound:
@@ -104,9 +112,7 @@ class Bound:
             outputs[i] = self._alias(out, leaves, outputs)
         for buffer in outputs:
             addresses.append(buffer.address)
-        arena = None
-        if self.arena:
-            arena = empty(self.arena)
+        arena = empty(self.arena) if self.arena else None
         addresses.append(arena.address if arena else 0)
         profile = active()
         for step in self.steps:
@@ -146,24 +152,25 @@ class Bound:
         given: Buffer = leaves[i]
         return given
 
-    def fail(self, launches: Sequence[Launch], result: int) -> None:
+    def fail(self, parts: Sequence[Part], result: int) -> None:
         """Raises what a launch that returned a fault code found."""
         found = program.fault(result)
         assert found is not None
-        launch = launches[found.launch]
+        launch = parts[found.launch].launch
         message, site = launch.faults[found.code - 1]
         raise IndexBoundsError(f"{message}\n  recorded at {describe(site)}")
 
 
 def _run_timed(
-    profile: Profile, step: tuple[Sequence[Launch], Program, int], addresses: list[int]
+    profile: Profile, step: tuple[Sequence[Part], Program, int], addresses: list[int]
 ) -> int:
-    launches, native, _ = step
+    parts, native, _ = step
     result, times = native.run_timed(addresses)
-    # A contraction may be several launches in a row: one event, its work counted once.
-    for launch, parts in itertools.groupby(zip(launches, times, strict=True), lambda x: x[0]):
-        spans = [span for _, span in parts]
-        profile.add(launch.label, "run", spans[0][0], spans[-1][1], launch.flop, launch.bytes)
+    # All parts of a launch are one event, and its work is counted once.
+    begins = [i for i, part in enumerate(parts) if part.first] + [len(parts)]
+    for i, behind in itertools.pairwise(begins):
+        launch, start, stop = parts[i].launch, times[i][0], times[behind - 1][1]
+        profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
     return result
 
 
@@ -196,7 +203,7 @@ def _without_calls(steps: Sequence[Step]) -> Iterator[Step]:
             yield step
 
 
-def _program(plan: Plan, steps: Sequence[Launch | Repeat]) -> tuple[list[Launch], Program, int]:
+def _program(plan: Plan, steps: Sequence[Launch | Repeat]) -> tuple[list[Part], Program, int]:
     """Launches as one native call, the step of the plan for each, and the bytes of shared
     workspace behind the arena that contractions need."""
     binder = _Binder(plan, launches_of(steps))
@@ -217,10 +224,10 @@ class _Binder:
 
     def bound(
         self, steps: Sequence[Any], advances: Sequence[Any] | None = None
-    ) -> tuple[list[program.Launch | program.Repeat], list[Launch]]:
+    ) -> tuple[list[program.Launch | program.Repeat], list[Part]]:
         """The driver's launches, and whose part each of them is in a run."""
         out: list[program.Launch | program.Repeat] = []
-        owners: list[Launch] = []
+        owners: list[Part] = []
         for i, step in enumerate(steps):
             advance = None if advances is None else advances[i]
             if isinstance(step, Repeat):
@@ -231,7 +238,7 @@ class _Binder:
             else:
                 parts = self._parts(step, advance)
                 out += parts
-                owners += [step] * len(parts)
+                owners += [Part(step, first=not n) for n in range(len(parts))]
         return out, owners
 
     def _parts(self, step: Launch, advance: Sequence[int] | None) -> list[program.Launch]:

@@ -24,13 +24,13 @@ class Frame:
     """
 
     __slots__ = (
-        "_address", "_arena", "_bound", "_fixed", "_launches", "_program", "_table", "_taken",
+        "_address", "_arena", "_bound", "_fixed", "_parts", "_program", "_table", "_taken",
         "addresses", "outputs",
     )  # fmt: skip
 
     def __init__(self, bound: Bound, leaves: Sequence[Any]) -> None:
         self._bound: Final = bound
-        self._launches, self._program, _ = bound.steps[0]
+        self._parts, self._program, _ = bound.steps[0]
         self._table, self._address = self._program.frame()
         first = len(leaves)
         self._fixed: Final = [(i, first + i, nbytes) for i, nbytes in bound.fixed]
@@ -80,4 +80,4 @@ class Frame:
         table[slot] = arena.address
         result = self._program.enter(self._address)
         if result:
-            self._bound.fail(self._launches, result)
+            self._bound.fail(self._parts, result)
