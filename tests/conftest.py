@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from treadle.base.settings import settings
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,11 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are not here: set TREADLE_DATA (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[None]:
+    """Every graph and plan is verified after every pass."""
+    before, settings.check = settings.check, True
+    yield
+    settings.check = before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from graph_models import (
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
-from treadle.base.settings import settings
 from treadle.base.site import describe
 from treadle.graph.build import build
 from treadle.graph.structure import structure
@@ -33,13 +31,7 @@ from treadle.ops.source import constant, full
 from treadle.ops.table import TABLE, input_node, make
 from treadle.ops.view import permute, reshape, slice_, unslice
 
-
-@pytest.fixture(autouse=True)
-def checked() -> Iterator[None]:
-    """Every pass is verified."""
-    before, settings.check = settings.check, True
-    yield
-    settings.check = before
+pytestmark = pytest.mark.usefixtures("checked")
 
 
 SMALL = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,12 @@ from test_ops_table import CASES, IDS, draw
 from test_ops_table import build as make_sample
 
 from treadle.base import dtype as dt
-from treadle.base.settings import settings
 from treadle.graph.build import build
 from treadle.ops import Op
 from treadle.ops.reference import evaluate
 from treadle.ops.table import Sample
 
-
-@pytest.fixture(autouse=True)
-def checked() -> Iterator[None]:
-    """Every pass is verified."""
-    before, settings.check = settings.check, True
-    yield
-    settings.check = before
+pytestmark = pytest.mark.usefixtures("checked")
 
 
 def assert_same(got: Any, want: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
-from treadle.base.settings import settings as treadle_settings
 from treadle.graph.build import build
 from treadle.graph.text import write
 from treadle.ir.node import Node
@@ -28,12 +26,7 @@ from treadle.ops.view import expand, permute, reshape, slice_, unslice, windows
 F32 = dt.float32
 
 
-@pytest.fixture(autouse=True)
-def checked() -> Iterator[None]:
-    """Every pass is verified."""
-    before, treadle_settings.check = treadle_settings.check, True
-    yield
-    treadle_settings.check = before
+pytestmark = pytest.mark.usefixtures("checked")
 
 
 def _half(x: Node) -> Node:

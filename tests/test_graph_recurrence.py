@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
 import pytest
+from native_plan import run_natively
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
@@ -26,8 +26,6 @@ from treadle.ops.reference import evaluate
 from treadle.ops.source import constant
 from treadle.ops.table import TABLE, input_node, make
 from treadle.ops.view import expand, reshape, slice_
-from treadle.runtime.buffer import Buffer, empty
-from treadle.runtime.engine import Bound
 
 
 def unary(name: str, x: Node) -> Node:
@@ -77,28 +75,10 @@ def draw(inputs: list[Node], seed: int = 0) -> list[Any]:
     ]
 
 
-def to_buffer(array: Any) -> Buffer:
-    array = np.ascontiguousarray(array)
-    buffer = empty(max(array.nbytes, 8))
-    ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes)
-    return buffer
-
-
-def natively(outputs: list[Node], inputs: list[Node], arrays: list[Any]) -> list[Any]:
-    plan = build(outputs, inputs)
-    buffers = Bound(plan, inputs, ()).run([to_buffer(a) for a in arrays])
-    out = []
-    for buffer, described in zip(buffers, plan.outputs, strict=True):
-        raw = np.empty(described.nbytes, np.uint8)
-        ctypes.memmove(raw.ctypes.data, buffer.address, described.nbytes)
-        out.append(raw.view(described.dtype.numpy).reshape(described.shape))
-    return out
-
-
 def check(outputs: list[Node], inputs: list[Node], interpreted: bool = True) -> None:
     arrays = draw(inputs)
     want = evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
-    ways = [natively(outputs, inputs, arrays)]
+    ways = [run_natively(outputs, inputs, arrays)]
     if interpreted:
         ways.append(run_plan(build(outputs, inputs), arrays))
     for got in ways:
@@ -128,7 +108,7 @@ def test_panels_of_weights_serve_both_directions() -> None:
 def test_other_lengths_compile_nothing() -> None:
     for length in (3, 4):
         loop, inputs = lstm(length, 2, 5)
-        natively(trained(loop, inputs), inputs, draw(inputs))
+        run_natively(trained(loop, inputs), inputs, draw(inputs))
         if length == 3:
             before = counts.compiled + counts.loaded
     assert counts.compiled + counts.loaded == before

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from graph_models import batch_norm, conv2d, layer_norm, max_pool, softmax
+from native_plan import run_natively
 
 from treadle.base import dtype as dt
-from treadle.graph.build import build
 from treadle.ir.node import Node
 from treadle.ops.contract import contract
 from treadle.ops.pointwise import add, cast, gt, mul
@@ -20,28 +18,8 @@ from treadle.ops.reference import evaluate
 from treadle.ops.source import constant
 from treadle.ops.table import TABLE, input_node, make
 from treadle.ops.view import permute, reshape, windows
-from treadle.runtime.buffer import Buffer, empty
-from treadle.runtime.engine import Bound
 
 F32 = dt.float32
-
-
-def to_buffer(array: Any) -> Buffer:
-    array = np.ascontiguousarray(array)
-    buffer = empty(max(array.nbytes, 8))
-    ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes)
-    return buffer
-
-
-def run(outputs: list[Node], inputs: list[Node], arrays: list[Any]) -> list[Any]:
-    plan = build(outputs, inputs)
-    buffers = Bound(plan, inputs, ()).run([to_buffer(a) for a in arrays])
-    results = []
-    for buffer, out in zip(buffers, plan.outputs, strict=True):
-        raw = np.empty(out.nbytes, np.uint8)
-        ctypes.memmove(raw.ctypes.data, buffer.address, out.nbytes)
-        results.append(raw.view(out.dtype.numpy).reshape(out.shape))
-    return results
 
 
 def compare(outputs: list[Node], inputs: list[Node], seed: int = 0) -> None:
@@ -53,7 +31,7 @@ def compare(outputs: list[Node], inputs: list[Node], seed: int = 0) -> None:
         for i in inputs
     ]
     want = evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
-    for g, w in zip(run(outputs, inputs, arrays), want, strict=True):
+    for g, w in zip(run_natively(outputs, inputs, arrays), want, strict=True):
         scale = float(np.abs(w.astype(float)).max()) if w.size else 1.0
         np.testing.assert_allclose(g, w, rtol=2e-5, atol=2e-5 * max(scale, 1e-3))
 
@@ -85,8 +63,8 @@ def test_reductions_of_every_layout(shape: tuple[int, ...], axes: tuple[int, ...
 def test_a_split_sum_is_the_same_for_any_cut_of_its_tasks() -> None:
     x = input_node((400_000,), F32)
     array = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
-    (first,) = run([total(x, (0,))], [x], [array])
-    (again,) = run([total(x, (0,))], [x], [array])
+    (first,) = run_natively([total(x, (0,))], [x], [array])
+    (again,) = run_natively([total(x, (0,))], [x], [array])
     assert first.tobytes() == again.tobytes()
 
 

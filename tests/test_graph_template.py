@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
-from treadle.base.settings import settings as treadle_settings
 from treadle.graph.plan import Plan, show
 from treadle.graph.structure import structure
 from treadle.graph.template import Family, Sample, Template
@@ -32,12 +31,7 @@ from treadle.ops.view import expand, permute, reshape, slice_, unslice, windows
 F32 = dt.float32
 
 
-@pytest.fixture(autouse=True)
-def checked() -> Iterator[None]:
-    """Every plan is verified."""
-    before, treadle_settings.check = treadle_settings.check, True
-    yield
-    treadle_settings.check = before
+pytestmark = pytest.mark.usefixtures("checked")
 
 
 def text_of(plan: Plan) -> list[Any]:

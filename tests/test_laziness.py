@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -181,24 +182,26 @@ def test_compiled_functions_replay() -> None:
     assert "argument 0 changed" in f.reasons[0]
 
 
+def descend(weights: Any, loss: Any, x: Any) -> Any:
+    """One step down the gradient, written by hand."""
+    for w in weights:
+        w.grad = None
+    value = loss(x)
+    value.backward()
+    with treadle.no_grad():
+        for w in weights:
+            w.sub_(w.grad * 0.1)
+    treadle.step_done()
+    return value
+
+
 def test_a_compiled_step_trains_like_a_plain_one() -> None:
     x = treadle.from_numpy(np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5))
     runs = []
     for wrap in (lambda f: f, treadle.compile):
         weights, loss = network()
 
-        def step(x: Any, weights: Any = weights, loss: Any = loss) -> Any:
-            for w in weights:
-                w.grad = None
-            value = loss(x)
-            value.backward()
-            with treadle.no_grad():
-                for w in weights:
-                    w.sub_(w.grad * 0.1)
-            treadle.step_done()
-            return value
-
-        run = wrap(step)
+        run = wrap(partial(descend, weights, loss))
         runs.append([run(x).item() for _ in range(5)] + [w.tolist() for w in weights])
     assert runs[0] == runs[1]
 
@@ -234,18 +237,7 @@ def test_a_compiled_step_overwrites_nothing_that_somebody_holds() -> None:
     weights, loss = network()
     x = treadle.from_numpy(np.ones((4, 5), np.float32))
 
-    @treadle.compile
-    def step(x: Any) -> Any:
-        for w in weights:
-            w.grad = None
-        value = loss(x)
-        value.backward()
-        with treadle.no_grad():
-            for w in weights:
-                w.sub_(w.grad * 0.1)
-        treadle.step_done()
-        return value
-
+    step = treadle.compile(partial(descend, weights, loss))
     for _ in range(4):
         step(x)
     held = weights[0].detach().numpy()
