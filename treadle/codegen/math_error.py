@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from treadle.codegen.math_exp import decay, exp
-from treadle.codegen.polynomial import clamp, horner
+from treadle.codegen.polynomial import clamp, horner, paired
 from treadle.codegen.value import Value
 
 # float32: (log(1 - erf(x)) + x) / x on [0, 3.95], a fit of the least error of erf.
@@ -63,7 +63,7 @@ def erf(x: Value) -> Value:
     if x.dtype.bits == 32:
         # One path for all: beyond the bound the result is 1.
         size = clamp(size, 0.0, 4.0)
-        return decay(horner(size, _LOG_32).madd(size, -size))[0].copysign(x)
+        return decay(paired(size, size * size, _LOG_32).madd(size, -size))[0].copysign(x)
     small, large = horner(x * x, _SMALL_64), _large_64(size)
     return (size > 1.0).where(large.copysign(x), small.madd(x, x))
 

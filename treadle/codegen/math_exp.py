@@ -9,7 +9,7 @@ from treadle.codegen.polynomial import (
     LN2_LOW,
     clamp,
     halves,
-    horner,
+    paired,
     power,
 )
 from treadle.codegen.value import Value
@@ -119,4 +119,5 @@ def _rest(n: Value, x: Value) -> Value:
 
 def _minus_one(rest: Value) -> Value:
     """`e^rest - 1` for a reduced argument."""
-    return horner(rest, _TAIL[rest.dtype.bits]).madd(rest * rest, rest)
+    square = rest * rest
+    return paired(rest, square, _TAIL[rest.dtype.bits]).madd(square, rest)
