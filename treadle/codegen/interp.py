@@ -32,6 +32,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -130,6 +131,9 @@ class _Interpreter:
 
     def _store(self, stmt: Store) -> None:
         self.put(stmt.buffer, self.value(stmt.index), self.value(stmt.value))
+
+    def _prefetch(self, stmt: Prefetch) -> None:
+        """Nothing that shows."""
 
     def _accumulate(self, stmt: Accumulate) -> None:
         index = self.value(stmt.index)
@@ -259,6 +263,7 @@ _STATEMENTS: Final[dict[type, Callable[[_Interpreter, Any], None]]] = {
     Alloc: _Interpreter._alloc,
     Store: _Interpreter._store,
     Accumulate: _Interpreter._accumulate,
+    Prefetch: _Interpreter._prefetch,
 }
 _EXPRESSIONS: Final[dict[type, Callable[[_Interpreter, Any], Any]]] = {
     Var: _Interpreter._var,

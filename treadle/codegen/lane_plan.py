@@ -23,6 +23,7 @@ from treadle.ir.loop import (
     If,
     Let,
     Load,
+    Prefetch,
     Stmt,
     Store,
     Unary,
@@ -114,7 +115,7 @@ def _fits(stmt: Stmt, strides: Strides) -> bool:
         return (stmt.buffer in strides.rows) == strides.uniform(stmt.index)
     if isinstance(stmt, Alloc):
         return stmt.space in ("register", "stack")
-    return isinstance(stmt, (Let, Accumulate))
+    return isinstance(stmt, (Let, Accumulate, Prefetch))
 
 
 def _loads(body: Stmt) -> Iterable[Load]:
@@ -167,7 +168,8 @@ def _maskable(body: Stmt, strides: Strides, target: Target) -> bool:
 def _unroll(body: Stmt, reduces: bool) -> int:
     """How many registers of each value: enough independent work, not so much code."""
     cost = 0
-    roots = [e for s in statements(body) for e in expressions(s)]
+    computing = [s for s in statements(body) if not isinstance(s, Prefetch)]
+    roots = [e for s in computing for e in expressions(s)]
     for expr in walk(*roots):
         if isinstance(expr, (Unary, Binary)):
             cost += 12 if expr.op in _COSTLY and expr.dtype.kind == "f" else 1

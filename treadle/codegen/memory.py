@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from treadle.base.dtype import DType
 from treadle.codegen.convert import from_memory, memory_type, to_memory
 from treadle.codegen.value import Emit, Value, carried, ir, literal, llvm_type, mangled
+
+LINE: Final = 64
+"""Bytes of a line of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,25 @@ class Buffer:
                 _alignment(self.dtype),
                 mask.raw,
             )
+
+    def stream_row(self, emit: Emit, index: Value, value: Value, align: int) -> None:
+        """Lanes past the caches to neighbouring elements, at a multiple of `align` bytes."""
+        raw = to_memory(value, self.dtype)
+        store = emit.builder.store(raw, self.address(emit, index), align=align)
+        one = ir.Constant(ir.IntType(32), 1)
+        store.set_metadata("nontemporal", emit.module.add_metadata([one]))
+
+    def prefetch(self, emit: Emit, index: Value, lanes: int) -> None:
+        """Asks for neighbouring elements, a line of memory at a time."""
+        word = ir.IntType(32)
+        # Read, into all caches, data.
+        how = [ir.Constant(word, n) for n in (0, 3, 1)]
+        address = self.address(emit, index)
+        for start in range(0, lanes * self.dtype.itemsize, LINE):
+            at = emit.builder.gep(
+                address, [ir.Constant(ir.IntType(64), start)], source_etype=ir.IntType(8)
+            )
+            emit.call("llvm.prefetch.p0", ir.VoidType(), at, *how)
 
     def gather(self, emit: Emit, indices: list[Value]) -> Value:
         """One element per lane, each from its own index."""

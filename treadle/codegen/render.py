@@ -22,6 +22,7 @@ from treadle.codegen.expressions import Expressions
 from treadle.codegen.invariant import invariants
 from treadle.codegen.memory import Buffer, local, stack
 from treadle.codegen.operators import binary
+from treadle.codegen.streaming import stream_end
 from treadle.codegen.target import Target
 from treadle.codegen.value import Emit, Value, ir
 from treadle.ir.loop import (
@@ -36,6 +37,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -73,6 +75,7 @@ class Renderer:
         self.buffers: dict[str, Buffer] = {}
         self.scratch_used = self.zero
         self.row: rows.Row | None = None
+        self.streams = False
         self.expressions = Expressions(self.emit, {}, [], self.load, self.check, self.compare)
 
     def run(self) -> Any:
@@ -80,6 +83,8 @@ class Renderer:
         self._read_params()
         self.fault.store(self.emit, self.zero, self.zero)
         self.statement(self.kernel.body)
+        if self.streams:
+            stream_end(self.emit)
         self.builder.ret(self.fault.load(self.emit, self.zero).raw)
         ir.IRBuilder(self.locals).branch(self.function.blocks[1])
         return self.function
@@ -210,10 +215,17 @@ class Renderer:
         buffer = self.buffer(stmt.buffer)
         value = self.value(stmt.value)
         if self.row is not None and not buffer.lanes:
-            self.row.store(self, buffer, stmt.index, value)
+            self.row.store(self, buffer, stmt, value)
         else:
             buffer.store(self.emit, self.value(stmt.index), value)
         self.forget(frozenset((stmt.buffer,)))
+
+    def _prefetch(self, stmt: Prefetch) -> None:
+        buffer = self.buffer(stmt.buffer)
+        if self.row is None:
+            buffer.prefetch(self.emit, self.value(stmt.index), 1)
+        else:
+            self.row.prefetch(self, buffer, stmt.index)
 
     def _accumulate(self, stmt: Accumulate) -> None:
         buffer = self.buffer(stmt.buffer)
@@ -310,6 +322,7 @@ _MAKERS: dict[type, Callable[[Renderer, Any], None]] = {
     Alloc: Renderer._alloc,
     Store: Renderer._store,
     Accumulate: Renderer._accumulate,
+    Prefetch: Renderer._prefetch,
     If: Renderer._if,
     For: Renderer._for,
 }

@@ -21,8 +21,9 @@ from treadle.codegen.expressions import Expressions
 from treadle.codegen.lane_plan import LanePlan, plan_lanes
 from treadle.codegen.memory import Buffer, local
 from treadle.codegen.operators import binary
+from treadle.codegen.streaming import stream_start
 from treadle.codegen.value import Value, concatenate
-from treadle.ir.loop import COMPARISONS, Accumulate, Alloc, Binary, Expr, For, Let, Load
+from treadle.ir.loop import COMPARISONS, Accumulate, Alloc, Binary, Expr, For, Let, Load, Store
 from treadle.ir.walk import statements, written
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ class Row:
         lanes: int,
         left: Value | None,
         sums: dict[Accumulate, Buffer],
+        streaming: int = 0,
     ) -> None:
         self.lanes = lanes
+        self.streaming = streaming
         self.mask: Value | None = None
         self.sums = sums
         self.width = plan.width
@@ -126,17 +129,24 @@ class Row:
         size = self.scalar.value(step)
         return [start + size * i for i in range(self.lanes)]
 
-    def store(self, r: Renderer, buffer: Buffer, index: Expr, value: Value) -> None:
+    def store(self, r: Renderer, buffer: Buffer, stmt: Store, value: Value) -> None:
         """Writes one element per lane."""
-        value = value.spread(self.lanes)
+        value, index = value.spread(self.lanes), stmt.index
         step = self.strides.of(index)
-        if step == 1:
+        if step == 1 and self.streaming and stmt.streaming:
+            buffer.stream_row(r.emit, self.scalar.value(index), value, self.streaming)
+        elif step == 1:
             buffer.store_row(r.emit, self.scalar.value(index), value, self.mask)
         elif step == -1:
             start = self.scalar.value(index) - (self.lanes - 1)
             buffer.store_row(r.emit, start, value.reverse())
         else:
             buffer.scatter(r.emit, self.indices(r, index, step), value)
+
+    def prefetch(self, r: Renderer, buffer: Buffer, index: Expr) -> None:
+        """Asks for the lines of memory of full rows; what is left of a row is not worth it."""
+        if self.mask is None and self.strides.of(index) == 1:
+            buffer.prefetch(r.emit, self.scalar.value(index), self.lanes)
 
     def accumulate(self, r: Renderer, buffer: Buffer, stmt: Accumulate) -> None:
         """Adds up into one element per lane; lanes that may meet go one after the other."""
@@ -207,8 +217,7 @@ def vector_loop(r: Renderer, loop: For) -> None:
         narrow = _partials(r, plan.reductions, plan.width) if masked else {}
         with r.builder.if_then((full > 0).raw), r.region():
             sums = _partials(r, plan.reductions, lanes)
-            with r.counting(r.zero, full, lanes) as first:
-                _row(r, loop, plan, first, lanes, None, sums)
+            _full_rows(r, loop, plan, full, sums)
             if masked:
                 _narrow(r, sums, narrow, plan.width)
             else:
@@ -218,6 +227,28 @@ def vector_loop(r: Renderer, loop: For) -> None:
         elif lanes > 1:
             r.loop(loop, full, stop)
     r.forget(changes)
+
+
+def _full_rows(
+    r: Renderer, loop: For, plan: LanePlan, full: Value, sums: dict[Accumulate, Buffer]
+) -> None:
+    """The full rows: past the caches where the loop writes to whole registers of memory."""
+    lanes = plan.width * plan.unroll
+
+    def rows(streaming: int) -> None:
+        with r.counting(r.zero, full, lanes) as first:
+            _row(r, loop, plan, first, lanes, None, sums, streaming)
+
+    aligned = stream_start(r, loop, plan)
+    if aligned is None:
+        rows(0)
+        return
+    with r.builder.if_else(aligned.raw) as (then, otherwise):
+        with then, r.region():
+            rows(r.target.vector_bits // 8)
+            r.streams = True
+        with otherwise, r.region():
+            rows(0)
 
 
 def _masked_rest(
@@ -258,9 +289,10 @@ def _row(
     lanes: int,
     left: Value | None,
     sums: dict[Accumulate, Buffer],
+    streaming: int = 0,
 ) -> None:
     with r.region():
-        r.row = Row(r, loop, plan, first, lanes, left, sums)
+        r.row = Row(r, loop, plan, first, lanes, left, sums, streaming)
         r.statement(loop.body)
         r.row = None
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from treadle.base import shape as sh
+from treadle.base.caches import last_level
+from treadle.base.symbolic import now
 from treadle.graph.anchors import DEAR
 from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
@@ -38,6 +40,9 @@ from treadle.ops.reduce import combine_of
 
 FAR_APART = 16
 """Elements from one to the next of which each is on a line of memory of its own."""
+FAR = 4
+"""A result of this share of the caches is written past them: whoever reads it will find little of
+it there, and others find more."""
 TILE = 32
 """Lines of memory that stay in the first-level cache even where they all lie in one set of it."""
 
@@ -105,8 +110,11 @@ def store(nest: Nest, root: Root) -> None:
     """Writes a result in the innermost loop."""
     emitter = nest.emitter
     value = emitter.value(root.value)
-    buffer = emitter.param(root.node, "out").name
-    nest.inner.append(Store(buffer, emitter.affine(root.address), value))
+    param = emitter.param(root.node, "out")
+    size = sh.count(root.node.shape) * root.node.dtype.itemsize
+    # What is written over what was just read is in a cache anyhow.
+    streaming = param.mode == "out" and now(size) >= last_level() // FAR
+    nest.inner.append(Store(param.name, emitter.affine(root.address), value, streaming))
 
 
 class _Rows:

@@ -26,6 +26,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -117,7 +118,12 @@ class _Key:
 
     def _store(self, stmt: Store) -> None:
         index, value = self._expr(stmt.index), self._expr(stmt.value)
-        self.lines.append(f"store {self._name(stmt.buffer)} {index} {value}")
+        kind = "stream" if stmt.streaming else "store"
+        self.lines.append(f"{kind} {self._name(stmt.buffer)} {index} {value}")
+
+    def _prefetch(self, stmt: Prefetch) -> None:
+        index = self._expr(stmt.index)
+        self.lines.append(f"prefetch {self._name(stmt.buffer)} {index}")
 
     def _accumulate(self, stmt: Accumulate) -> None:
         index, value = self._expr(stmt.index), self._expr(stmt.value)
@@ -175,7 +181,8 @@ def _operand(o: Operand) -> str:
 
 _STATEMENTS: Final[dict[type, Callable[[_Key, Any], None]]] = {
     For: _Key._for, If: _Key._if, Let: _Key._let, Alloc: _Key._alloc, Store: _Key._store,
-    Accumulate: _Key._accumulate, Call: _Key._call, Barrier: _Key._barrier,
+    Accumulate: _Key._accumulate, Prefetch: _Key._prefetch, Call: _Key._call,
+    Barrier: _Key._barrier,
 }  # fmt: skip
 _EXPRESSIONS: Final[dict[type, Callable[[_Key, Any], str]]] = {
     Binary: _Key._binary, Unary: _Key._unary, Load: _Key._load, Cast: _Key._cast,

@@ -3,7 +3,8 @@
     kernel = Kernel(name, params, sizes, body)
     stmt   = Block(body) | For(var, stop, body, kind) | If(condition, then, otherwise)
            | Let(var, value) | Alloc(name, dtype, size, space) | Store(buffer, index, value)
-           | Accumulate(buffer, index, op, value) | Barrier() | Call(name, args)
+           | Accumulate(buffer, index, op, value) | Prefetch(buffer, index) | Barrier()
+           | Call(name, args)
     expr   = Var(name, dtype) | Const(value, dtype) | Size(index) | Load(buffer, index, dtype)
            | Unary(op, x) | Binary(op, a, b) | Select(condition, a, b) | Cast(x, dtype)
            | Intrinsic(name, args, dtype)
@@ -206,11 +207,13 @@ class Alloc(Stmt):
 
 @dataclass(slots=True, eq=False)
 class Store(Stmt):
-    """Writes an element."""
+    """Writes an element. `streaming`: nobody reads it soon, so that it may go past the caches, and
+    what was there is not fetched first."""
 
     buffer: str
     index: Expr
     value: Expr
+    streaming: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -221,6 +224,15 @@ class Accumulate(Stmt):
     index: Expr
     op: str
     value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Prefetch(Stmt):
+    """Asks for an element that will be read soon; in lanes, for all of theirs. The index need not
+    exist, and nothing changes but the time that reading takes."""
+
+    buffer: str
+    index: Expr
 
 
 @dataclass(slots=True, eq=False)

@@ -32,6 +32,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -131,10 +132,13 @@ class _Text:
             size = self.expr(stmt.size)
             return f"{stmt.space} {stmt.name}: {stmt.dtype.name}[{size}]"
         if isinstance(stmt, Store):
-            return f"{stmt.buffer}[{self.expr(stmt.index)}] = {self.expr(stmt.value)}"
+            past = " streaming" * stmt.streaming
+            return f"{stmt.buffer}[{self.expr(stmt.index)}] ={past} {self.expr(stmt.value)}"
         if isinstance(stmt, Accumulate):
             into = f"{stmt.buffer}[{self.expr(stmt.index)}]"
             return f"{into} {stmt.op}= {self.expr(stmt.value)}"
+        if isinstance(stmt, Prefetch):
+            return f"prefetch {stmt.buffer}[{self.expr(stmt.index)}]"
         if isinstance(stmt, Call):
             return f"call {stmt.name}({', '.join(map(self.expr, stmt.args))})"
         return "barrier" if isinstance(stmt, Barrier) else f"unknown {type(stmt).__name__}"

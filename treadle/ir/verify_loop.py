@@ -23,6 +23,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -149,6 +150,10 @@ class _Verifier:
         if isinstance(stmt, Accumulate) and stmt.op not in ACCUMULATE:
             self.fail(f"nothing accumulates by {stmt.op!r}")
 
+    def _prefetch(self, stmt: Prefetch, loops: frozenset[str]) -> None:
+        self.buffer(stmt.buffer)
+        self.expect(stmt.index, dt.int64, "an index")
+
     def _free(self, stmt: Stmt, loops: frozenset[str]) -> None:
         """A statement of which nothing is asked."""
 
@@ -239,6 +244,7 @@ _STATEMENTS: Final[dict[type, Any]] = {
     Alloc: _Verifier._alloc,
     Store: _Verifier._write,
     Accumulate: _Verifier._write,
+    Prefetch: _Verifier._prefetch,
     Barrier: _Verifier._free,
     Call: _Verifier._free,
 }

@@ -17,6 +17,7 @@ from treadle.ir.loop import (
     Intrinsic,
     Let,
     Load,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -87,6 +88,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
         return (stmt.index, stmt.value)
     if isinstance(stmt, Let):
         return (stmt.value,)
+    if isinstance(stmt, Prefetch):
+        return (stmt.index,)
     if isinstance(stmt, For):
         return (stmt.stop,)
     if isinstance(stmt, If):
