@@ -33,9 +33,9 @@ from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, 
 from treadle.ir.node import Node
 from treadle.ops.reduce import combine_of
 
-BLOCK = 1024
+BLOCK = 2048
 """Columns of a task: the accumulators stay in the first-level cache, and what is read of a row is
-a page of memory, so that the prefetcher gets going."""
+a page or two of memory, so that the prefetcher gets going."""
 NARROW = 256
 """Columns of a task where wide blocks would be too few."""
 TOGETHER = 4

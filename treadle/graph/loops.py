@@ -7,16 +7,18 @@
 
 Stage `k` is one pass over the columns: it accumulates the reductions whose elements depend on `k`
 others in a row, and stores the outputs that do. Dear values that several passes need are kept in
-a scratch row.
+a scratch row. What a pass is the first to read the next one asks for in the row behind, so that
+memory works while it computes. A single pass over little is done for two rows at once: one stream
+does not keep the memory of a processor busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from treadle.base import shape as sh
 from treadle.base.caches import last_level
-from treadle.base.symbolic import now
+from treadle.base.symbolic import derived, now
 from treadle.graph.anchors import DEAR
 from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
@@ -34,15 +36,19 @@ from treadle.graph.values import (
     neutral,
     opened,
 )
-from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Store
+from treadle.ir.loop import Accumulate, Alloc, Binary, Cast, Const, Expr, Load, Prefetch, Store
 from treadle.ir.node import Node
 from treadle.ops.reduce import combine_of
 
 FAR_APART = 16
 """Elements from one to the next of which each is on a line of memory of its own."""
-FAR = 4
-"""A result of this share of the caches is written past them: whoever reads it will find little of
-it there, and others find more."""
+FAR = 2
+"""A result larger than one part in so many of the caches is written past them: whoever reads it
+would find little of it there, and others find more."""
+AHEAD = 8 << 10
+"""Bytes of a row up to which the next one is asked for: both stay in the first-level cache."""
+SIMPLE = 8
+"""Values of a row kernel up to which it takes two rows at once."""
 TILE = 32
 """Lines of memory that stay in the first-level cache even where they all lie in one set of it."""
 
@@ -113,7 +119,7 @@ def store(nest: Nest, root: Root) -> None:
     param = emitter.param(root.node, "out")
     size = sh.count(root.node.shape) * root.node.dtype.itemsize
     # What is written over what was just read is in a cache anyhow.
-    streaming = param.mode == "out" and now(size) >= last_level() // FAR
+    streaming = param.mode == "out" and now(size) > last_level() // FAR
     nest.inner.append(Store(param.name, emitter.affine(root.address), value, streaming))
 
 
@@ -143,19 +149,26 @@ class _Rows:
         self.stage: dict[Value, int] = {}
         self.kept: dict[Value, str] = {}
         self.bound: set[Value] = set()
+        self.copies: list[tuple[Expr, dict[Value, str]]] = []
+        """Of several rows at once: where each is, and the names of its values."""
+        self.read: set[Value] = set()
+        self.asked: set[Value] = set()
 
     def build(self) -> None:
         """Emits the loops over rows with all stages inside."""
         nest, rows = self.nest, self.rows
-        if rows:
-            width = sh.count([d.piece or d.extent for d in self.cols])
-            piece = Piece(rows[-1], cut(rows[-1].extent, width * self.work))
-            nest.parallel(rows[:-1], [piece])
-            nest.loop(rows[-1], "serial")
         for v in self.order:
             own = 1 if v.kind == "reduce" else 0
             self.stage[v] = max([self.stage[a] for a in v.args], default=0) + own
         passes = self._passes()
+        if rows:
+            width = sh.count([d.piece or d.extent for d in self.cols])
+            size = cut(rows[-1].extent, width * self.work)
+            nest.parallel(rows[:-1], [Piece(rows[-1], size)])
+            if self._is_simple(passes):
+                self.copies = [(row, {}) for row in nest.pairs(rows[-1])]
+            else:
+                nest.loop(rows[-1], "serial")
         self.bound = name_values(self.order, [*rows, *self.cols])
         ends = [r.value for r in self.roots if not r.mask & self.mask]
         if len(ends) > 1:
@@ -164,15 +177,37 @@ class _Rows:
         scratch = self._scratch(passes)
         last = max([*passes, *[self.stage[v] for v in self.order]], default=0)
         for k in range(last + 1):
-            for v in self.order:
-                row = not v.mask & self.mask and v.kind != "reduce"
-                if row and self.stage[v] == k and v in self.bound:
-                    nest.place(v)
+            for _ in self._each_row():
+                for v in self.order:
+                    row = not v.mask & self.mask and v.kind != "reduce"
+                    if row and self.stage[v] == k and v in self.bound and not v.name:
+                        nest.place(v)
             if k in passes:
                 self._pass(k, passes[k], scratch)
-        for root in self.roots:
-            if not root.mask & self.mask:
-                store(nest, root)
+        for _ in self._each_row():
+            for root in self.roots:
+                if not root.mask & self.mask:
+                    store(nest, root)
+
+    def _is_simple(self, passes: Mapping[int, list[Value]]) -> bool:
+        """Whether one pass adds up one thing, and stores nothing of the length of a row."""
+        sums = [v for v in self.order if v.kind == "reduce"]
+        cut_up = any(d.piece for d in self.cols)
+        return list(passes) == [0] and len(sums) == 1 and len(self.order) <= SIMPLE and not cut_up
+
+    def _each_row(self) -> Iterator[int]:
+        """The rows that are done at once, one after the other: the loop variable stands for each
+        in turn, and what depends on it has its name."""
+        if not self.copies:
+            yield 0
+        for i, (row, names) in enumerate(self.copies):
+            self.nest.emitter.real[self.rows[-1].atom] = [row]
+            for v, name in names.items():
+                v.name = name
+            yield i
+            for v in self.order:
+                if v.mask & self.rows[-1].mask:
+                    names[v], v.name = v.name, ""
 
     def _passes(self) -> dict[int, list[Value]]:
         """The values over the columns that each pass needs."""
@@ -221,36 +256,62 @@ class _Rows:
         nest, emitter = self.nest, self.nest.emitter
         level = len(nest.levels) - 1
         sums = [v for v in self.order if v.kind == "reduce" and self.stage[v] == k + 1]
-        registers: dict[Value, str] = {}
-        for v in sums:
-            name = registers[v] = emitter.fresh("a")
-            start = neutral(v.node)
-            nest.inner.append(Alloc(name, start.dtype, Const(1), "register"))
-            nest.inner.append(Store(name, Const(0), start))
+        registers: dict[tuple[int, Value], str] = {}
+        for row in self._each_row():
+            for v in sums:
+                name = registers[row, v] = emitter.fresh("a")
+                start = neutral(v.node)
+                nest.inner.append(Alloc(name, start.dtype, Const(1), "register"))
+                nest.inner.append(Store(name, Const(0), start))
         outs = [r for r in self.roots if r.mask & self.mask and self.stage[r.value] == k]
         kept = {v for v, at in scratch.items() if at < k}
         position = self._open_columns()
-        for v in self._order_in_pass(values, sums, outs, kept):
-            if v in kept:
-                nest.inner.append(emitter.bind(v, Load(self.kept[v], position, v.dtype)))
-            elif v in self.bound or (len(outs) > 1 and any(r.value is v for r in outs)):
-                nest.place(v)
-                if scratch.get(v) == k and v in self.kept:
-                    nest.inner.append(Store(self.kept[v], position, emitter.value(v)))
-        for v in sums:
-            value = widened(emitter.value(v.args[0]), v)
-            nest.inner.append(Accumulate(registers[v], Const(0), combine_of(v.node), value))
-        for root in outs:
-            store(nest, root)
+        needed = self._order_in_pass(values, sums, outs, kept)
+        for row in self._each_row():
+            for v in needed:
+                if v in kept:
+                    nest.inner.append(emitter.bind(v, Load(self.kept[v], position, v.dtype)))
+                elif v.name:
+                    continue
+                elif v in self.bound or (len(outs) > 1 and any(r.value is v for r in outs)):
+                    nest.place(v)
+                    if scratch.get(v) == k and v in self.kept:
+                        nest.inner.append(Store(self.kept[v], position, emitter.value(v)))
+            for v in sums:
+                value = widened(emitter.value(v.args[0]), v)
+                into = registers[row, v]
+                nest.inner.append(Accumulate(into, Const(0), combine_of(v.node), value))
+            for root in outs:
+                store(nest, root)
+        self._ask_ahead()
+        self.read.update(values)
         nest.close(level)
-        for v in values:
-            # The name was one of this loop.
-            v.name = ""
-        for v in sums:
-            total: Expr = Load(registers[v], Const(0), accumulator_dtype(v.dtype))
-            if total.dtype is not v.dtype:
-                total = Cast(total, v.dtype)
-            nest.inner.append(emitter.bind(v, total))
+        for _ in self._each_row():
+            for v in values:
+                # The name was one of this loop.
+                v.name = ""
+        for row in self._each_row():
+            for v in sums:
+                total: Expr = Load(registers[row, v], Const(0), accumulator_dtype(v.dtype))
+                if total.dtype is not v.dtype:
+                    total = Cast(total, v.dtype)
+                nest.inner.append(emitter.bind(v, total))
+
+    def _ask_ahead(self) -> None:
+        """Asks for what an earlier pass was the first to read, in the next row."""
+        emitter = self.nest.emitter
+        inner = self.cols[-1].atom
+        for v in self.order:
+            if not isinstance(v.body, Read) or v in self.asked or not self.rows:
+                continue
+            address = v.body.address
+            step = address.coefficient(self.rows[-1].atom)
+            along = address.is_linear and address.coefficient(inner) == 1
+            if along and step and v in self.read:
+                self.asked.add(v)
+                ahead = emitter.size(derived(_ahead, step, step * v.dtype.itemsize))
+                at = Binary("add", emitter.affine(address), ahead)
+                self.nest.inner.append(Prefetch(emitter.param(v.body.node, "in").name, at))
 
     def _order_in_pass(
         self, values: list[Value], sums: list[Value], outs: list[Root], kept: set[Value]
@@ -284,6 +345,11 @@ class _Rows:
             else:
                 position = var
         return Const(0) if position is None else position
+
+
+def _ahead(step: int, nbytes: int) -> int:
+    """How far the row behind is, or 0 where it is too long to be asked for."""
+    return step if nbytes <= AHEAD else 0
 
 
 def piece_of(nest: Nest, group: Group, d: Dim) -> tuple[Expr, Expr]:

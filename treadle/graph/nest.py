@@ -120,6 +120,19 @@ class Nest:
         self._realise(dim, parts, level)
         return Var(var)
 
+    def pairs(self, dim: Dim) -> list[Expr]:
+        """A loop over what the task has of a dimension, two positions at once; where their number
+        is odd, the last one is done twice. Returns both positions, and stands at the first."""
+        base, stop = self._base[dim.mask]
+        half = Binary("floordiv", Binary("add", stop, Const(1)), Const(2))
+        turn = self.turns(self.bind("g", half))
+        twice = Binary("mul", turn, Const(2))
+        first = self.bind("r", Binary("add", base, twice))
+        last = Binary("sub", Binary("add", base, stop), Const(1))
+        second = self.bind("r", Binary("min", Binary("add", first, Const(1)), last))
+        self._realise(dim, [first], len(self.levels) - 1)
+        return [first, second]
+
     def turns(self, stop: Expr) -> Var:
         """A serial loop that goes along no dimension by itself."""
         var = self.emitter.fresh("i")
