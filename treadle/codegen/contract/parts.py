@@ -38,9 +38,7 @@ class Parts:
         self.layout = Layout(c)
         self.addresses = Addresses(module, target, self.layout)
         self.sweep = share_sweep(module, target, tile, c.accumulator)
-        self.sweep_out = (
-            share_sweep_out(module, target, tile, c.accumulator) if _plain(c) else None
-        )
+        self.sweep_out = share_sweep_out(module, target, tile, c.accumulator) if _plain(c) else None
         self.pack_a = share_pack(
             module, target, tile, tile.rows, c.a.dtype, c.accumulator,
             {"m": "across", "k": "along"}.get(c.a.unit, ""),
