@@ -4,7 +4,9 @@ per second in registers, and bytes per second from and to memory.
     python bench/limits.py
 
 The bytes are counted as STREAM counts them (McCalpin, 1995): each array read once, each written
-once; the line that a write fetches first is not counted. All processors take part.
+once; the line that a write fetches first is not counted. All processors take part. Each kind of
+stream is measured in two ways, of which the faster counts: arrays are read at one place or at
+several in turn, and written through the caches or past them.
 """
 
 from __future__ import annotations
@@ -77,16 +79,23 @@ out:
 """
 
 
-def stream(name: str, reads: int, writes: bool) -> str:
-    """LLVM IR: one pass over blocks of arrays that lie behind each other in slot 0."""
+def stream(name: str, reads: int, writes: bool, other: bool) -> str:
+    """LLVM IR: one pass over blocks of arrays that lie behind each other in slot 0; the `other` way
+    writes past the caches, or reads a block at several places in turn."""
     kind, lanes = f"<{FLOATS} x float>", 4
-    body, carried, start, end = [], [], [], []
+    body, start, end = [], [], []
     array = BLOCK * BLOCKS
+    apart = BLOCK // lanes if other and not writes else 32
+    past = ", !nontemporal !0" if other else ""
+    # At several places at once a block takes fewer turns.
+    turns = BLOCK // lanes if apart > 32 else BLOCK
     for lane in range(lanes):
         loads = []
         for r in range(reads):
             v = f"%v{lane}_{r}"
-            body.append(f"  %p{lane}_{r} = getelementptr i8, ptr %at, i64 {r * array + lane * 32}")
+            body.append(
+                f"  %p{lane}_{r} = getelementptr i8, ptr %at, i64 {r * array + lane * apart}"
+            )
             body.append(f"  {v} = load {kind}, ptr %p{lane}_{r}, align 4")
             loads.append(v)
         value = loads[0]
@@ -95,32 +104,46 @@ def stream(name: str, reads: int, writes: bool) -> str:
             value = f"%s{lane}"
         if writes:
             body.append(f"  %w{lane} = getelementptr i8, ptr %at, i64 {reads * array + lane * 32}")
-            body.append(f"  store {kind} {value}, ptr %w{lane}, align 4")
+            body.append(f"  store {kind} {value}, ptr %w{lane}, align 32{past}")
         else:
             body.append(f"  %t{lane} = fadd {kind} %c{lane}, {value}")
-            start.append(f"  %c{lane} = phi {kind} [zeroinitializer, %entry], [%t{lane}, %loop]")
+            start.append(lane)
             end.append(f"  %e{lane} = getelementptr {kind}, ptr %scratch, i64 {lane}")
             end.append(f"  store {kind} %t{lane}, ptr %e{lane}, align 4")
-    carried = "\n".join(start)
+    before = "\n".join(
+        f"  %s{lane} = phi {kind} [zeroinitializer, %entry], [%t{lane}, %done]" for lane in start
+    )
+    carried = "\n".join(
+        f"  %c{lane} = phi {kind} [%s{lane}, %block], [%t{lane}, %loop]" for lane in start
+    )
     return f"""
 define i64 @{name}(ptr %slots, ptr %params, ptr %scratch, i64 %begin, i64 %end) {{
 entry:
   %base = load ptr, ptr %slots
-  %first = mul i64 %begin, {BLOCK}
-  %last = mul i64 %end, {BLOCK}
+  br label %block
+block:
+  %b = phi i64 [%begin, %entry], [%b1, %done]
+{before}
+  %first = mul i64 %b, {BLOCK}
+  %start = getelementptr i8, ptr %base, i64 %first
   br label %loop
 loop:
-  %i = phi i64 [%first, %entry], [%next, %loop]
+  %i = phi i64 [0, %block], [%next, %loop]
 {carried}
-  %at = getelementptr i8, ptr %base, i64 %i
+  %at = getelementptr i8, ptr %start, i64 %i
 {chr(10).join(body)}
-  %next = add i64 %i, {32 * lanes}
-  %more = icmp slt i64 %next, %last
-  br i1 %more, label %loop, label %out
+  %next = add i64 %i, {32 if apart > 32 else 32 * lanes}
+  %more = icmp slt i64 %next, {turns}
+  br i1 %more, label %loop, label %done
+done:
+  %b1 = add i64 %b, 1
+  %again = icmp slt i64 %b1, %end
+  br i1 %again, label %block, label %out
 out:
 {chr(10).join(end)}
   ret i64 0
 }}
+!0 = !{{i32 1}}
 """
 
 
@@ -142,13 +165,13 @@ def measure(repeats: int = 9) -> Limits:
     memory = empty(3 * BLOCK * BLOCKS)
     # Pages that nobody wrote to are all the same page.
     ctypes.memset(memory.address, 1, memory.nbytes)
-    programs = {"peak": peak}
+    programs = {"peak": [peak]}
     for name, (reads, writes) in STREAMS.items():
-        kernel = native(stream(name, reads, writes))[name]
-        programs[name] = Program([Launch(kernel, (), BLOCKS, 4)], 1, 4096)
-    for name, program in programs.items():
+        kernels = [native(stream(name, reads, writes, other))[name] for other in (False, True)]
+        programs[name] = [Program([Launch(k, (), BLOCKS, 32)], 1, 4096) for k in kernels]
+    for name, ways in programs.items():
         times = []
-        for _ in range(repeats):
+        for program in ways * repeats:
             start = time.perf_counter()
             program.run([memory.address])
             times.append(time.perf_counter() - start)

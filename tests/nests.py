@@ -24,6 +24,7 @@ from treadle.ir.loop import (
     Let,
     Load,
     Param,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -171,7 +172,9 @@ class _Maker:
             add(base, Binary("sub", Binary("sub", COLUMNS, Const(1)), v)),
             add(mul(v, ROWS), Var("t")),
         )
-        body.append(Store(self.output(dtype), place, value))
+        if self.pick(True, False, False):
+            body.append(Prefetch(f"x{self.pick(*range(len(self.inputs)))}", add(base, add(v, v))))
+        body.append(Store(self.output(dtype), place, value, self.pick(True, False)))
         self.lets = []
         loop: Stmt = For(v.name, COLUMNS, Block(tuple(body)), "vector")
         if self.pick(True, False, False, False):

@@ -24,6 +24,7 @@ from treadle.ir.loop import (
     Let,
     Load,
     Param,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -81,6 +82,33 @@ def test_nothing_is_touched_outside_of_the_loop(target: Target, n: int) -> None:
     assert call(address, [x, y], [n]) == 0
     np.testing.assert_array_equal(y[:n], x + 1)
     np.testing.assert_array_equal(y[n:], -7)
+
+
+def aligned(count: int) -> np.ndarray:
+    """Elements from a multiple of 64 bytes on."""
+    raw = np.full(4 * count + 64, 0, dtype=np.uint8)
+    whole = raw[-raw.ctypes.data % 64 :][: 4 * count].view(np.float32)
+    whole[:] = -7
+    return whole
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_streams_begin_anywhere(target: Target, n: int) -> None:
+    """Where whole registers can be written past the caches, and where they cannot."""
+    ahead = Prefetch("x", add(Var("i"), Const(64)))
+    value = Load("x", Var("i"), F32)
+    stores = [Store(name, Var("i"), value, True) for name in ("y", "z")]
+    body = For("i", Size(0), Block((ahead, *stores)), "vector")
+    params = (Param("x", F32), Param("y", F32, "out"), Param("z", F32, "out"))
+    address = compiled(kernel(body, *params), target)
+    x = np.arange(n, dtype=np.float32)
+    for offset in range(20):
+        y, z = aligned(n + 40), aligned(n + 40)
+        assert call(address, [x, y[offset:], z[16:]], [n, 0]) == 0
+        for whole, at in ((y, offset), (z, 16)):
+            np.testing.assert_array_equal(whole[at : at + n], x)
+            assert (whole[:at] == -7).all()
+            assert (whole[at + n :] == -7).all()
 
 
 def test_an_empty_loop_reads_nothing(target: Target) -> None:
