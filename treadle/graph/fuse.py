@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from treadle.base import shape as sh
-from treadle.base.symbolic import fixed, surely, varies
+from treadle.base.symbolic import fixed, now, surely, varies
 from treadle.graph import anchors as an
+from treadle.graph.downs import ENOUGH, reaches, sums_behind
 from treadle.graph.group import (
     Chunk,
     Frame,
@@ -57,7 +58,7 @@ class Fusion:
         self._readers: dict[Node, list[Group]] = {}
         self._recurrences: dict[Any, Group] = {}
         given = set(inputs)
-        for node in self.found.order:
+        for node in sums_behind(self.found.order, self._reads):
             if node in self.found.anchors and node not in given and node.op.kind != "input":
                 self._place(node)
 
@@ -207,7 +208,11 @@ class Fusion:
     def _attempt(self, group: Group, node: Node, index: Index) -> bool:
         pull = group.pull
         value = pull.at(node, index, own=True)
-        if pull.conflict or (group.kind == "contract" and not _plain(pull.fresh)):
+        if (
+            pull.conflict
+            or reaches(value, group.downs)
+            or (group.kind == "contract" and not _plain(pull.fresh))
+        ):
             pull.undo()
             return False
         pull.members[node] = value
@@ -265,6 +270,8 @@ class Fusion:
             return False
         cols = {t for a in node.attrs[0] for t, _ in inner[a].terms}
         partial = node.op.name == "partial"
+        if partial and group.kind == "loops" and group.cols and cols == set(group.rows):
+            return not group.chunk and self._try_down(group, node, inner)
         if group.cols:
             same_chunk = (group.chunk is not None) == partial
             if set(group.cols) != cols or not same_chunk:
@@ -275,6 +282,33 @@ class Fusion:
             return False
         index = self._reduced_index(group, node, inner)
         return self._attempt_reduction(group, node, index, inner, cols)
+
+    def _try_down(self, group: Group, node: Node, inner: Index) -> bool:
+        """Adds up over a piece of the rows what the kernel has at hand of each: gradients of a
+        weight beside those of the rows that it was applied to."""
+        _, _, axis, size = node.attrs
+        pieces = node.shape[axis]
+        if inner[axis].single is not group.rows[0] or now(pieces) < ENOUGH:
+            return False
+        if group.down is None:
+            piece = group.space.var(pieces).terms[0][0]
+            down = Chunk(group.rows[0], piece, size, inner[axis].single.hi + 1)
+        elif group.down.size == size:
+            down = group.down
+        else:
+            return False
+        index = [group.space.zero if d in node.attrs[0] else a for d, a in enumerate(inner)]
+        index[axis] = group.space.make(((down.piece, 1),), 0)
+        pull = group.pull
+        value = pull.reduction(node, tuple(index), inner)
+        if pull.conflict or reaches(value.args[0], group.downs):
+            pull.undo()
+            return False
+        pull.members[node] = value
+        pull.keep()
+        group.down = down
+        group.downs.add(value)
+        return True
 
     def _rows_allow(self, group: Group, cols: set[Atom], x: Node) -> bool:
         """Whether a pointwise group may become one of rows reduced along `cols`."""
@@ -295,6 +329,7 @@ class Fusion:
         pull = group.pull
         value = pull.reduction(node, index, inner)
         inside = group.kind == "columns" and _reaches_members(value.args[0], group)
+        inside = inside or reaches(value.args[0], group.downs)
         if pull.conflict or inside:
             pull.undo()
             return False

@@ -43,6 +43,8 @@ class Group:
     padded buffer), `recurrence`.
     `rows` and `cols` are the loop variables from outer to inner; `cols` are those reduced or
     scanned.
+    Of rows that are also added up the other way, `downs` are those sums over a piece of the rows,
+    `down` the pieces; a task is a piece then.
     `ancestors` has the bit of every group that must run before. Of a scatter, `elements` are what
     is added and the position that it is added at, `target` the index of the result. `parts` are
     the values of a node computed several elements at a time, one for each place in a window.
@@ -56,6 +58,8 @@ class Group:
     rows: list[Atom] = field(default_factory=list)
     cols: list[Atom] = field(default_factory=list)
     chunk: Chunk | None = None
+    down: Chunk | None = None
+    downs: set[Value] = field(default_factory=set)
     node: Node | None = None
     operands: Operands | None = None
     strided: dict[str, Strided] = field(default_factory=dict)

@@ -153,15 +153,19 @@ class _Rows:
         """Of several rows at once: where each is, and the names of its values."""
         self.read: set[Value] = set()
         self.asked: set[Value] = set()
+        self.downs = [v for v in order if v in group.downs]
+        """Sums over the rows of the task, each in a scratch row."""
 
     def build(self) -> None:
         """Emits the loops over rows with all stages inside."""
         nest, rows = self.nest, self.rows
         for v in self.order:
-            own = 1 if v.kind == "reduce" else 0
+            own = 1 if v.kind == "reduce" and v not in self.group.downs else 0
             self.stage[v] = max([self.stage[a] for a in v.args], default=0) + own
         passes = self._passes()
-        if rows:
+        if self.downs:
+            self._open_piece()
+        elif rows:
             width = sh.count([d.piece or d.extent for d in self.cols])
             size = cut(rows[-1].extent, width * self.work)
             nest.parallel(rows[:-1], [Piece(rows[-1], size)])
@@ -188,6 +192,45 @@ class _Rows:
             for root in self.roots:
                 if not root.mask & self.mask:
                     store(nest, root)
+        if self.downs:
+            self._close_piece()
+
+    def _open_piece(self) -> None:
+        """The loops over the rows of a piece, after the sums over them began."""
+        nest, emitter = self.nest, self.nest.emitter
+        first, *rest = self.rows
+        task = nest.parallel([], [Piece(first, first.piece)])
+        assert self.group.down is not None and task is not None
+        emitter.real[self.group.down.piece] = [task]
+        level = len(nest.levels) - 1
+        length = sh.count([d.extent for d in self.cols])
+        for v in self.downs:
+            name = self.kept[v] = emitter.fresh("w")
+            kind = accumulator_dtype(v.dtype)
+            nest.inner.append(Alloc(name, kind, emitter.size(length), "scratch"))
+        position = self._open_columns()
+        for v in self.downs:
+            nest.inner.append(Store(self.kept[v], position, neutral(v.node)))
+        nest.close(level)
+        for d in (first, *rest):
+            nest.loop(d, "serial")
+
+    def _close_piece(self) -> None:
+        """Stores the sums over the rows of a piece."""
+        nest = self.nest
+        nest.close(1)
+        position = self._open_columns()
+        for v in self.downs:
+            self._bind_total(v, Load(self.kept[v], position, accumulator_dtype(v.dtype)))
+        for root in self.roots:
+            if root.value in self.group.downs:
+                store(nest, root)
+
+    def _bind_total(self, v: Value, total: Expr) -> None:
+        """Names what a reduction has added up."""
+        if total.dtype is not v.dtype:
+            total = Cast(total, v.dtype)
+        self.nest.inner.append(self.nest.emitter.bind(v, total))
 
     def _is_simple(self, passes: Mapping[int, list[Value]]) -> bool:
         """Whether one pass adds up one thing, and stores nothing of the length of a row."""
@@ -213,11 +256,16 @@ class _Rows:
         """The values over the columns that each pass needs."""
         targets: dict[int, list[Value]] = {}
         for v in self.order:
-            if v.kind == "reduce":
+            if v.kind == "reduce" and v not in self.group.downs:
                 targets.setdefault(self.stage[v] - 1, []).append(v.args[0])
         for root in self.roots:
-            if root.mask & self.mask:
+            if root.mask & self.mask and root.value not in self.group.downs:
                 targets.setdefault(self.stage[root.value], []).append(root.value)
+        if self.downs:
+            # With the last pass: it has most of what they are made of at hand.
+            last = max([*targets, *[self.stage[v] for v in self.downs]])
+            targets.setdefault(last, []).extend([v.args[0] for v in self.downs])
+            self.stage.update(dict.fromkeys(self.downs, last))
         return {k: self._inside(t) for k, t in sorted(targets.items())}
 
     def _inside(self, targets: list[Value]) -> list[Value]:
@@ -255,7 +303,9 @@ class _Rows:
         """One loop over the columns."""
         nest, emitter = self.nest, self.nest.emitter
         level = len(nest.levels) - 1
-        sums = [v for v in self.order if v.kind == "reduce" and self.stage[v] == k + 1]
+        along = [v for v in self.order if v.kind == "reduce" and v not in self.group.downs]
+        sums = [v for v in along if self.stage[v] == k + 1]
+        downs = [v for v in self.downs if self.stage[v] == k]
         registers: dict[tuple[int, Value], str] = {}
         for row in self._each_row():
             for v in sums:
@@ -263,10 +313,14 @@ class _Rows:
                 start = neutral(v.node)
                 nest.inner.append(Alloc(name, start.dtype, Const(1), "register"))
                 nest.inner.append(Store(name, Const(0), start))
-        outs = [r for r in self.roots if r.mask & self.mask and self.stage[r.value] == k]
+        outs = [
+            r
+            for r in self.roots
+            if r.mask & self.mask and self.stage[r.value] == k and r.value not in self.group.downs
+        ]
         kept = {v for v, at in scratch.items() if at < k}
         position = self._open_columns()
-        needed = self._order_in_pass(values, sums, outs, kept)
+        needed = self._order_in_pass(values, [*sums, *downs], outs, kept)
         for row in self._each_row():
             for v in needed:
                 if v in kept:
@@ -281,6 +335,9 @@ class _Rows:
                 value = widened(emitter.value(v.args[0]), v)
                 into = registers[row, v]
                 nest.inner.append(Accumulate(into, Const(0), combine_of(v.node), value))
+            for v in downs:
+                value = widened(emitter.value(v.args[0]), v)
+                nest.inner.append(Accumulate(self.kept[v], position, combine_of(v.node), value))
             for root in outs:
                 store(nest, root)
         self._ask_ahead()
@@ -292,10 +349,8 @@ class _Rows:
                 v.name = ""
         for row in self._each_row():
             for v in sums:
-                total: Expr = Load(registers[row, v], Const(0), accumulator_dtype(v.dtype))
-                if total.dtype is not v.dtype:
-                    total = Cast(total, v.dtype)
-                nest.inner.append(emitter.bind(v, total))
+                total = Load(registers[row, v], Const(0), accumulator_dtype(v.dtype))
+                self._bind_total(v, total)
 
     def _ask_ahead(self) -> None:
         """Asks for what an earlier pass was the first to read, in the next row."""

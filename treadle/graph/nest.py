@@ -57,14 +57,14 @@ class Nest:
         self._loops.append((var, stop, kind))
         self.levels.append([])
 
-    def parallel(self, whole: Sequence[Dim], pieces: Sequence[Piece]) -> None:
-        """The loop over tasks, and the positions that a task stands for."""
+    def parallel(self, whole: Sequence[Dim], pieces: Sequence[Piece]) -> Expr | None:
+        """The loop over tasks, and the positions that a task stands for; returns the task."""
         emitter = self.emitter
         counts = [d.extent for d in whole] + [p.count for p in pieces]
         for n in counts:
             self.tasks *= n
         if not counts:
-            return
+            return None
         task = emitter.fresh("t")
         self._open(task, emitter.size(self.tasks), "parallel")
         # The parallel loop is the whole kernel: nothing stands beside it.
@@ -87,6 +87,7 @@ class Nest:
                 self._base[target.dim.mask] = (base, stop)
             else:
                 self._realise(target, [at], level)
+        return Var(task)
 
     def bind(self, prefix: str, value: Expr) -> Var:
         """Gives an index a name in the innermost loop."""

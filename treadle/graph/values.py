@@ -142,6 +142,9 @@ def annotate(group: Group, order: Sequence[Value]) -> list[Affine]:
         for a in v.args:
             mask |= a.mask
             a.uses += 1
+        if v in group.downs and group.down is not None:
+            v.mask = mask & ~rows | group.down.piece.mask
+            continue
         if v.kind == "reduce":
             v.mask = mask & ~reduced | rows
             continue
@@ -165,19 +168,20 @@ class Dim:
     extent: int
     mask: int
     piece: int = 0
-    """Of a split reduction: how many positions one piece has."""
+    """Of a dimension that a reduction splits: how many positions one piece has."""
     is_piece: bool = False
 
 
 def dims_of(atoms: Sequence[Atom], group: Group) -> list[Dim]:
     """One loop a variable."""
-    chunk = group.chunk
+    chunk, down = group.chunk, group.down
+    cut = {c.position: c.size for c in (chunk, down) if c is not None}
     return [
         Dim(
             atom,
             atom.hi + 1,
             atom.mask,
-            chunk.size if chunk is not None and atom is chunk.position else 0,
+            cut.get(atom, 0),
             chunk is not None and atom is chunk.piece,
         )
         for atom in atoms
