@@ -67,6 +67,27 @@ def render_finish(
     return made
 
 
+def render_fetch(module: Any, target: Target, name: str, tile: Tile, addresses: Addresses) -> Any:
+    """`fetch(params, ends, end_size, rows, first)`: asks for what `finish` will read and write.
+
+    Lines of memory arrive while sums are still being made. Only those of rows that are adjacent.
+    """
+    made, f, args = function(module, target, name, "ppiii")
+    params, ends, end_size, rows, first = args
+    for number, x in enumerate(addresses.layout.ends):
+        if addresses.layout.units[x] != "n":
+            continue
+        start = addresses.offset(f, params, x, N, first)
+        table = f.at(ends, end_size * number)
+        last = tile.width * addresses.layout.dtypes[x].itemsize - 1
+        with f.loop(0, rows) as row:
+            at = f.at(f.pointer(table, row), start)
+            f.prefetch(at)
+            f.prefetch(f.at(at, last))
+    f.builder.ret_void()
+    return made
+
+
 def _splat(f: Flow, raw: Any, one: Any, lanes: int) -> Any:
     """One element in every lane."""
     if lanes == 1:
