@@ -9,13 +9,13 @@ and second-level cache, and suit all with more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, gcd
+from math import ceil
 from typing import Final
 
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
 from treadle.codegen.contract.tile import Tile
 
-_PANEL_BYTES: Final = 128 << 10
+_PANEL_BYTES: Final = 64 << 10
 """A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
 _A_BYTES: Final = 192 << 10
 """A block of A stays there too while panels of B pass."""
@@ -49,7 +49,8 @@ _LONG: Final = 8
 class Problem:
     """The sizes of one contraction, and how its operands can be read.
 
-    `a_along`: A has unit stride along k. `a_step`: bytes between neighbouring k of A.
+    `a_along`: A has unit stride along k. `one_stride`: neighbouring k are
+    everywhere equally far apart, in A `a_step` bytes.
     `a_in_place`, `b_in_place`: the operand has the
     accumulator's type, and B one stride along k and unit stride along n. `b_in_panels`: so that
     each panel of B is one piece of memory already.
@@ -60,6 +61,7 @@ class Problem:
     n: int
     k: int
     a_along: bool
+    one_stride: bool
     a_step: int
     a_in_place: bool
     b_in_place: bool
@@ -93,7 +95,7 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
-    m_blocks = _shared_evenly(m_blocks, p.batches * n_blocks * slices, processors)
+    m_blocks = _shared_evenly(p, tile, m_blocks, p.batches * n_blocks * slices, processors)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
     n_block = up(ceil(p.n / n_blocks), tile.width)
     shared = SHARED if p.m > m_block else LOCAL
@@ -131,17 +133,22 @@ def _more_blocks(
     return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
 
 
-def _shared_evenly(m_blocks: int, others: int, processors: int) -> int:
-    """Blocks along m, as many more as give each processor the same number of tasks.
+def _shared_evenly(p: Problem, tile: Tile, m_blocks: int, others: int, processors: int) -> int:
+    """Blocks along m, so many that no processor has much more to do than another.
 
-    Eleven tasks take two processors as long as twelve. More than half as many blocks again would
-    cost more than the unevenness.
+    Eleven tasks take two processors as long as twelve, and the last block may be a small one. A
+    third fewer still fit into the caches; more than half as many again would cost more than the
+    unevenness.
     """
     if m_blocks == 1:
         return 1
-    each = processors // gcd(others, processors)
-    even = up(m_blocks, each)
-    return even if 2 * even <= 3 * m_blocks else m_blocks
+
+    def longest(blocks: int) -> int:
+        rows = up(ceil(p.m / blocks), tile.rows)
+        return ceil(ceil(p.m / rows) * others / processors) * rows
+
+    counts = range(max(2, m_blocks - m_blocks // 3), m_blocks + m_blocks // 2 + 1)
+    return min(counts, key=lambda blocks: (longest(blocks), abs(blocks - m_blocks)))
 
 
 def _depth(k: int, tile: Tile, scattered: bool) -> int:

@@ -141,6 +141,7 @@ class _Planner:
             n,
             k,
             a_along=c.a.unit == "k",
+            one_stride=one_stride,
             a_step=self._last_stride(A) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
             b_in_place=in_place,
@@ -178,6 +179,7 @@ class _Planner:
             slice=cuts.slice,
             slices=max(1, ceil(p.k / cuts.slice)),
             pack_a=int(cuts.pack_a),
+            a_fetch=p.a_step if cuts.pack_a and p.one_stride else 0,
             b_mode=cuts.b_mode,
             b_row=self._last_stride(B) * self.tile.itemsize,
         )
