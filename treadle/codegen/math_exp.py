@@ -8,25 +8,23 @@ from treadle.codegen.polynomial import (
     LN2_HIGH,
     LN2_LOW,
     clamp,
+    halves,
     horner,
-    power_of_two,
-    scaled,
-    whole,
+    power,
 )
 from treadle.codegen.value import Value
 
 _LOG2_E: Final = 1.4426950408889634
 _LN_2: Final = 0.6931471805599453
 
-# (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2: Chebyshev fits, absolute error 2e-9 and 2e-18.
+# (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2: fits of the least error of exp(r) - 1.
 _TAIL: Final = {
     32: (
-        0.5000000014286223,
-        0.16666666682534356,
-        0.04166645680967788,
-        0.008333310024225292,
-        0.0013934541928270264,
-        0.0001989198131397769,
+        0.5,
+        0.16666541993618011,
+        0.04166628047823906,
+        0.00836664903908968,
+        0.0013946563703939319,
     ),
     64: (
         0.5,
@@ -42,15 +40,6 @@ _TAIL: Final = {
         2.0915442297780116e-09,
     ),
 }
-# (tanh(x)/x - 1) / x^2 in powers of x^2 on [0, 0.625]: absolute error 2e-9.
-_TANH_32: Final = (
-    -0.3333333317214036,
-    0.1333330355691574,
-    -0.053959259577204544,
-    0.02176891865102821,
-    -0.008343945515839153,
-    0.002292744816178142,
-)
 # Where the result is 0 or infinite for sure, and where exp(x) - 1 is -1 to the last digit.
 _LEAST: Final = {32: -105.0, 64: -746.0}
 _MOST: Final = {32: 89.0, 64: 710.0}
@@ -59,24 +48,24 @@ _MINUS_ONE: Final = {32: -18.0, 64: -40.0}
 
 def exp(x: Value) -> Value:
     """`e^x`."""
-    n, rest = _reduced(_bounded(x))
-    return scaled(1.0 + _minus_one(rest), n)
+    first, second, tail = _parts(clamp(x, _LEAST[x.dtype.bits], _MOST[x.dtype.bits]))
+    return tail.madd(first, first) * second
 
 
 def exp2(x: Value) -> Value:
     """`2^x`."""
     bits = x.dtype.bits
     x = clamp(x, -152.0 if bits == 32 else -1077.0, 129.0 if bits == 32 else 1025.0)
-    power, n = whole(x, 1.0)
-    return scaled(1.0 + _minus_one((x - power) * _LN_2), n)
+    n, first, second = halves(x, 1.0)
+    return _minus_one((x - n) * _LN_2).madd(first, first) * second
 
 
 def exp2_normal(x: Value) -> Value:
-    """`2^x`, but 0 where that is no normal number: half of the work of `exp2`."""
+    """`2^x`, but 0 where that is no normal number: less work than `exp2`."""
     least, most = (-126.0, 128.0) if x.dtype.bits == 32 else (-1022.0, 1024.0)
     inside = clamp(x, least, most)
-    power, n = whole(inside, 1.0)
-    result = (1.0 + _minus_one((inside - power) * _LN_2)) * power_of_two(n, x)
+    n, scale = power(inside, 1.0)
+    result = _minus_one((inside - n) * _LN_2).madd(scale, scale)
     return (x < least).where(result.like(0.0), result)
 
 
@@ -84,47 +73,48 @@ def expm1(x: Value) -> Value:
     """`e^x - 1`, exact to the last digits near 0."""
     bits = x.dtype.bits
     bounded = clamp(x, _MINUS_ONE[bits], _MOST[bits])
-    n, rest = _reduced(bounded)
     # Half of the result: 2^n itself would overflow a step too early.
-    half = power_of_two(n - 1, x)
-    result = _minus_one(rest).madd(half, half - 0.5) * 2.0
+    first, second, tail = _parts(bounded)
+    half = first * (second * 0.5)
+    result = tail.madd(half, half - 0.5) * 2.0
     # Half of a denormal number, and the sign of -0, would be lost.
     return (x.absolute() < 2.0**-100).where(x, result)
 
 
+def decay(x: Value) -> tuple[Value, Value]:
+    """`1 - e^x`, exact to the last digits near 0, and `1 + e^x`, for `x` from -40 to 0."""
+    bits = x.dtype.bits
+    n, scale = power(x, _LOG2_E)
+    # What ln 2 in one float32 is off by counts for nothing: there is little left of `e^x`.
+    rest = n.madd(-_LN_2, x) if bits == 32 else _rest(n, x)
+    tail = _minus_one(rest)
+    return tail.madd(-scale, 1.0 - scale), tail.madd(scale, scale + 1.0)
+
+
 def sigmoid(x: Value) -> Value:
     """`1 / (1 + e^-x)`."""
-    n, rest = _reduced(_bounded(-x.absolute()))
-    # Adds up 1 + rest + ... with what the first sum loses: half of the error of `exp`.
-    first = rest + 1.0
-    lost = (1.0 - first) + rest
-    small = scaled(first + horner(rest, _TAIL[x.dtype.bits]).madd(rest * rest, lost), n)
+    small = exp(-x.absolute())
     part = small / (small + 1.0)
     return (x < 0).where((-small).madd(part, small), 1.0 - part)
 
 
 def tanh(x: Value) -> Value:
-    """`(e^2x - 1) / (e^2x + 1)`."""
-    size = x.absolute()
-    if x.dtype.bits == 64:
-        grown = expm1(clamp(size, 0.0, 20.0) * 2.0)
-        return (grown / (grown + 2.0)).copysign(x)
-    square = x * x
-    near = (horner(square, _TANH_32) * square).madd(x, x)
-    far = 1.0 - 2.0 / (exp(clamp(size, 0.0, 10.0) * 2.0) + 1.0)
-    return (size < 0.625).where(near, far).copysign(x)
+    """`(1 - e^-2x) / (1 + e^-2x)`."""
+    size = clamp(x.absolute(), 0.0, 10.0 if x.dtype.bits == 32 else 20.0)
+    lost, kept = decay(size * -2.0)
+    return (lost / kept).copysign(x)
 
 
-def _bounded(x: Value) -> Value:
-    return clamp(x, _LEAST[x.dtype.bits], _MOST[x.dtype.bits])
+def _parts(x: Value) -> tuple[Value, Value, Value]:
+    """`e^x = first * second * (1 + tail)`."""
+    n, first, second = halves(x, _LOG2_E)
+    return first, second, _minus_one(_rest(n, x))
 
 
-def _reduced(x: Value) -> tuple[Value, Value]:
-    """`x = n ln 2 + rest` with `|rest| <= ln(2)/2` and n an integer."""
+def _rest(n: Value, x: Value) -> Value:
+    """`x - n ln 2`."""
     bits = x.dtype.bits
-    power, n = whole(x, _LOG2_E)
-    rest = power.madd(-LN2_HIGH[bits], x)
-    return n, power.madd(-LN2_LOW[bits], rest)
+    return n.madd(-LN2_LOW[bits], n.madd(-LN2_HIGH[bits], x))
 
 
 def _minus_one(rest: Value) -> Value:

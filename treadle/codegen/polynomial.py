@@ -45,23 +45,33 @@ def whole(x: Value, scale: float) -> tuple[Value, Value]:
     Adding 1.5 * 2^(digits - 1) leaves the number in the low bits of the sum. The product may be
     off in its last digit, which moves the rounding point and nothing else.
     """
-    magic = 1.5 * 2.0 ** _MANTISSA[x.dtype.bits]
+    number, bits = _shifted(x, scale, 0)
+    return number, bits - _MAGIC_BITS[x.dtype.bits]
+
+
+def power(x: Value, scale: float) -> tuple[Value, Value]:
+    """`x * scale` rounded to a whole number n, and `2^n`, which must be a normal number."""
+    number, bits = _shifted(x, scale, _BIAS[x.dtype.bits])
+    return number, _as_exponent(bits, x)
+
+
+def halves(x: Value, scale: float) -> tuple[Value, Value, Value]:
+    """`x * scale` rounded to a whole number n, and two numbers whose product is `2^n`: they are
+    normal where the power is not, or is infinite."""
+    number, bits = _shifted(x, scale, 2 * _BIAS[x.dtype.bits])
+    half = bits >> 1
+    return number, _as_exponent(half, x), _as_exponent(bits - half, x)
+
+
+def _shifted(x: Value, scale: float, bias: int) -> tuple[Value, Value]:
+    magic = 1.5 * 2.0 ** _MANTISSA[x.dtype.bits] + bias
     shifted = x.madd(scale, magic)
-    bits = shifted.bits(unsigned(x))
-    return shifted - magic, bits - _MAGIC_BITS[x.dtype.bits]
+    return shifted - magic, shifted.bits(unsigned(x))
 
 
-def power_of_two(n: Value, like: Value) -> Value:
-    """`2^n` for an unsigned (wrapping) integer whose power is a normal number."""
-    bits = like.dtype.bits
-    return ((n + _BIAS[bits]) << _MANTISSA[bits]).bits(like.dtype)
-
-
-def scaled(x: Value, n: Value) -> Value:
-    """`x * 2^n` in two steps, so that results outside of the normal range come out right."""
-    bias = 4 * _BIAS[x.dtype.bits]
-    half = ((n + bias) >> 1) - bias // 2
-    return x * power_of_two(half, x) * power_of_two(n - half, x)
+def _as_exponent(n: Value, like: Value) -> Value:
+    """The lowest bits of an integer as those of an exponent; all others drop out."""
+    return (n << _MANTISSA[like.dtype.bits]).bits(like.dtype)
 
 
 def clamp(x: Value, low: float, high: float) -> Value:
