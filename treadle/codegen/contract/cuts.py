@@ -26,9 +26,12 @@ _ROWS: Final = 4
 _FEW: Final = 16
 """Tiles of rows that are never worth cutting: they are read in place, where they lie along k."""
 _PACK_COLUMNS: Final = 192
-"""Columns against which packing A pays: below, its rows are read in place."""
+"""Columns against which packing A pays, unless its rows lie along k: below, it is read in place."""
+_PACK_FAR: Final = 512
+"""Columns against which packing rows along k pays, where they are a page apart or more: the same
+lines of the caches serve all of them. Nearer ones are always read in place."""
 _PAGE: Final = 4096
-"""Rows of k so far apart share no page: A is then packed for less than half as many columns."""
+"""Steps of k so far apart share no page: A is then packed for less than half as many columns."""
 _SCATTERED: Final = 128
 """The depth of blocks whose rows of k lie apart, each in a line of its own, perhaps in a page of
 its own: so many stay in the first-level cache."""
@@ -49,11 +52,10 @@ _LONG: Final = 8
 class Problem:
     """The sizes of one contraction, and how its operands can be read.
 
-    `a_along`: A has unit stride along k. `one_stride`: neighbouring k are
-    everywhere equally far apart, in A `a_step` bytes.
-    `a_in_place`, `b_in_place`: the operand has the
-    accumulator's type, and B one stride along k and unit stride along n. `b_in_panels`: so that
-    each panel of B is one piece of memory already.
+    `a_along`: A has unit stride along k. `a_row`, `a_step`: bytes between neighbouring m and k of
+    A. `one_stride`: neighbouring k are equally far apart everywhere. `a_in_place`, `b_in_place`:
+    the operand has the accumulator's type, and B one stride along k and unit stride along n.
+    `b_in_panels`: so that each panel of B is one piece of memory already.
     """
 
     batches: int
@@ -61,8 +63,9 @@ class Problem:
     n: int
     k: int
     a_along: bool
-    one_stride: bool
+    a_row: int
     a_step: int
+    one_stride: bool
     a_in_place: bool
     b_in_place: bool
     b_in_panels: bool
@@ -83,7 +86,7 @@ class Cuts:
 def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
     direct = p.b_in_panels or (p.b_in_place and p.m <= _ROWS * tile.rows)
-    enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
+    enough = _worth_packing(p)
     pack_a = not p.a_in_place or p.n >= enough
     scattered = (direct and not p.b_in_panels) or not (pack_a or p.a_along)
     slices, k_block = 1, _depth(p.k, tile, scattered)
@@ -107,6 +110,13 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
         not p.a_in_place or (pack_a and n_block >= enough),
         DIRECT if direct else shared,
     )
+
+
+def _worth_packing(p: Problem) -> int:
+    """The number of columns against which packing A pays."""
+    if p.a_along:
+        return _PACK_FAR if abs(p.a_row) >= _PAGE else p.n + 1
+    return _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
 
 
 def _blocks(p: Problem, tile: Tile, k_block: int) -> tuple[int, int]:
