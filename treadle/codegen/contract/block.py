@@ -118,7 +118,6 @@ class _Block:
             panel, row_bytes = self.b.panel(column, k, depth)
             b.set(panel)
             b_row.set(row_bytes)
-            self._fetch_a(column, k + depth, more)
         begun = k > self.start
         straight = self._straight(column, more)
         out = self._out(column)
@@ -145,24 +144,6 @@ class _Block:
                     f, parts.finish, at, frame.params, ends, frame.number("end_size"), rows,
                     self.n + column, f.least(self.columns - column, width),
                 )  # fmt: skip
-
-    def _fetch_a(self, column: Value, k: Value, more: Value) -> None:
-        """Asks for a part of the next block of A while this one is in use: each panel for another.
-
-        Its rows lie far apart, in no pattern that the processor would foresee.
-        """
-        f, frame, parts = self.f, self.frame, self.parts
-        if parts.contraction.a.unit != "m":
-            return
-        width, distance = parts.tile.width, frame.number("a_fetch")
-        with f.when(more & (distance > 0)):
-            panels = f.div(self.columns + (width - 1), width)
-            count = f.div(frame.number("k_block") + panels - 1, panels)
-            start = f.at(
-                f.pointer(frame.place("rows")), (k + f.div(column, width) * count) * distance
-            )
-            size = self.rows * parts.contraction.a.dtype.itemsize
-            call(f, parts.fetch_rows, start, distance, count, size)
 
     def _straight(self, column: Value, more: Value) -> Value:
         """Whether the sums of a panel are the output and whole rows of it: no tile in between."""

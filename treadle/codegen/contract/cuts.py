@@ -53,9 +53,8 @@ class Problem:
     """The sizes of one contraction, and how its operands can be read.
 
     `a_along`: A has unit stride along k. `a_row`, `a_step`: bytes between neighbouring m and k of
-    A. `one_stride`: neighbouring k are equally far apart everywhere. `a_in_place`, `b_in_place`:
-    the operand has the accumulator's type, and B one stride along k and unit stride along n.
-    `b_in_panels`: so that each panel of B is one piece of memory already.
+    A. `a_in_place`, `b_in_place`: the operand has the accumulator's type, and B one stride along k
+    and unit stride along n. `b_in_panels`: so that each panel of B is one piece of memory already.
     """
 
     batches: int
@@ -65,7 +64,6 @@ class Problem:
     a_along: bool
     a_row: int
     a_step: int
-    one_stride: bool
     a_in_place: bool
     b_in_place: bool
     b_in_panels: bool

@@ -26,7 +26,7 @@ NUMBERS: Final = (
     "phase", "m", "n", "k", "m_block", "n_block", "k_block",
     "batches", "m_blocks", "n_blocks", "k_blocks", "panels", "slice",
     # How operands are read.
-    "pack_a", "a_panel", "a_fetch", "b_mode", "b_row",
+    "pack_a", "a_panel", "b_mode", "b_row",
     # Distances in bytes.
     "row", "panel", "block", "slices", "slice_bytes",
     # Places in bytes: in the scratch memory, and of the partial sums in the workspace.

@@ -99,29 +99,6 @@ def render_pack_rows(
     return made
 
 
-_LINE: Final = 64
-"""Bytes that are fetched at once."""
-
-_FETCH: Final = "piii"
-
-
-def share_fetch(module: Any, target: Target) -> Any:
-    """`fetch(start, distance, count, size)`: asks for `count` rows of `size` bytes each."""
-    return share(
-        module, target, "fetch", _FETCH, lambda alone, symbol: _render_fetch(alone, target, symbol)
-    )
-
-
-def _render_fetch(module: Any, target: Target, name: str) -> Any:
-    made, f, (start, distance, count, size) = function(module, target, name, _FETCH)
-    with f.loop(0, count) as row:
-        line = f.at(start, row * distance)
-        with f.loop(0, size, _LINE) as at:
-            f.prefetch(f.at(line, at))
-    f.builder.ret_void()
-    return made
-
-
 def _pieces(width: int, most: int) -> list[tuple[int, int]]:
     """A row of `width` elements as vectors: where each starts, and its lanes."""
     found, start = [], 0

@@ -9,7 +9,7 @@ from treadle.codegen.contract.finish import RenderValue, render_fetch, render_fi
 from treadle.codegen.contract.flow import Flow
 from treadle.codegen.contract.layout import BATCH, A, B, K, Layout
 from treadle.codegen.contract.micro import share_sweep, share_sweep_out
-from treadle.codegen.contract.pack import share_fetch, share_pack, share_pack_rows
+from treadle.codegen.contract.pack import share_pack, share_pack_rows
 from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value
@@ -58,7 +58,6 @@ class Parts:
         self.finish = render_finish(
             module, target, f"{symbol}.finish", tile, self.addresses, render_value
         )
-        self.fetch_rows = share_fetch(module, target)
         self.fetch = render_fetch(module, target, f"{symbol}.fetch", tile, self.addresses)
 
 

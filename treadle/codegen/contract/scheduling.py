@@ -143,7 +143,6 @@ class _Planner:
             a_along=c.a.unit == "k",
             a_row=self._last_stride(A, M) * c.a.dtype.itemsize,
             a_step=self._last_stride(A, K) * c.a.dtype.itemsize,
-            one_stride=one_stride,
             a_in_place=c.a.dtype is c.accumulator,
             b_in_place=in_place,
             b_in_panels=in_place and one_panel and self._last_stride(B, K) == width,
@@ -180,7 +179,6 @@ class _Planner:
             slice=cuts.slice,
             slices=max(1, ceil(p.k / cuts.slice)),
             pack_a=int(cuts.pack_a),
-            a_fetch=p.a_step if cuts.pack_a and p.one_stride else 0,
             b_mode=cuts.b_mode,
             b_row=self._last_stride(B, K) * self.tile.itemsize,
         )
