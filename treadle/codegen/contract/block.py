@@ -6,9 +6,9 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.codegen.contract.flow import WORD, call, function
-from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M, N
-from treadle.codegen.contract.pack import stretch_of
+from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, M, N
 from treadle.codegen.contract.panel import Columns
+from treadle.codegen.contract.panels import Panels
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.value import Value, llvm_type
 
@@ -98,23 +98,12 @@ class _Block:
     def _read_a(self, k: Value, depth: Value) -> None:
         """The steps along this block of k; A is packed where that is wanted."""
         f, frame, parts = self.f, self.frame, self.parts
-        tile, addresses = parts.tile, parts.addresses
-        frame.fill_steps(addresses, k, depth)
-        stretch = stretch_of(parts.contraction.a.unit)
-        with (
-            f.when(frame.number("pack_a") > 0),
-            f.loop(0, depth, stretch) as step,
-            f.loop(0, self.rows, tile.rows) as row,
-        ):
-            panel = f.div(row, tile.rows) * frame.number("a_panel")
-            panel = panel + step * (tile.rows * tile.itemsize)
-            whole = frame.whole(addresses, M, self.m + row, self.rows - row, tile.rows)
-            call(
-                f, parts.pack_a, f.at(frame.place("a_panels"), panel),
-                f.at(frame.place("rows"), row * WORD), f.at(frame.place("steps"), step * WORD),
-                f.least(depth - step, stretch), k + step,
-                addresses.extent(f, frame.params, K), f.flag(whole),
-            )  # fmt: skip
+        frame.fill_steps(parts.addresses, k, depth)
+        with f.when(frame.number("pack_a") > 0):
+            panels = Panels(
+                frame, parts, A, parts.tile.rows, frame.place("a_panels"), frame.number("a_panel")
+            )
+            panels.pack(frame.place("rows"), frame.place("steps"), self.m, self.rows, k, depth)
 
     def _panel(self, column: Value, k: Value, depth: Value, more: Value) -> None:
         """One panel of B: chunks of rows are summed, and finished while still near."""
@@ -136,6 +125,11 @@ class _Block:
             rows = f.least(self.rows - row, parts.chunk)
             at = f.at(self.tiles, offset + row * frame.number("row"))
             ends = f.at(frame.place("ends"), row * WORD)
+            with f.when(self.finishing & ~more):
+                call(
+                    f, parts.fetch, frame.params, ends, frame.number("end_size"), rows,
+                    self.n + column,
+                )  # fmt: skip
             with f.choose(self.summing) as (compute, combine):
                 with compute:
                     sums = f.builder.select(begun.raw, at, frame.place("zeros"))

@@ -9,13 +9,13 @@ and second-level cache, and suit all with more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, gcd
+from math import ceil
 from typing import Final
 
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
 from treadle.codegen.contract.tile import Tile
 
-_PANEL_BYTES: Final = 128 << 10
+_PANEL_BYTES: Final = 64 << 10
 """A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
 _A_BYTES: Final = 192 << 10
 """A block of A stays there too while panels of B pass."""
@@ -26,9 +26,12 @@ _ROWS: Final = 4
 _FEW: Final = 16
 """Tiles of rows that are never worth cutting: they are read in place, where they lie along k."""
 _PACK_COLUMNS: Final = 192
-"""Columns against which packing A pays: below, its rows are read in place."""
+"""Columns against which packing A pays, unless its rows lie along k: below, it is read in place."""
+_PACK_FAR: Final = 512
+"""Columns against which packing rows along k pays, where they are a page apart or more: the same
+lines of the caches serve all of them. Nearer ones are always read in place."""
 _PAGE: Final = 4096
-"""Rows of k so far apart share no page: A is then packed for less than half as many columns."""
+"""Steps of k so far apart share no page: A is then packed for less than half as many columns."""
 _SCATTERED: Final = 128
 """The depth of blocks whose rows of k lie apart, each in a line of its own, perhaps in a page of
 its own: so many stay in the first-level cache."""
@@ -49,10 +52,9 @@ _LONG: Final = 8
 class Problem:
     """The sizes of one contraction, and how its operands can be read.
 
-    `a_along`: A has unit stride along k. `a_step`: bytes between neighbouring k of A.
-    `a_in_place`, `b_in_place`: the operand has the
-    accumulator's type, and B one stride along k and unit stride along n. `b_in_panels`: so that
-    each panel of B is one piece of memory already.
+    `a_along`: A has unit stride along k. `a_row`, `a_step`: bytes between neighbouring m and k of
+    A. `a_in_place`, `b_in_place`: the operand has the accumulator's type, and B one stride along k
+    and unit stride along n. `b_in_panels`: so that each panel of B is one piece of memory already.
     """
 
     batches: int
@@ -60,6 +62,7 @@ class Problem:
     n: int
     k: int
     a_along: bool
+    a_row: int
     a_step: int
     a_in_place: bool
     b_in_place: bool
@@ -81,7 +84,7 @@ class Cuts:
 def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     """Decides all cuts of a problem with at least one result."""
     direct = p.b_in_panels or (p.b_in_place and p.m <= _ROWS * tile.rows)
-    enough = _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
+    enough = _worth_packing(p)
     pack_a = not p.a_in_place or p.n >= enough
     scattered = (direct and not p.b_in_panels) or not (pack_a or p.a_along)
     slices, k_block = 1, _depth(p.k, tile, scattered)
@@ -93,7 +96,7 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
-    m_blocks = _shared_evenly(m_blocks, p.batches * n_blocks * slices, processors)
+    m_blocks = _shared_evenly(p, tile, m_blocks, p.batches * n_blocks * slices, processors)
     m_block = up(ceil(p.m / m_blocks), tile.rows)
     n_block = up(ceil(p.n / n_blocks), tile.width)
     shared = SHARED if p.m > m_block else LOCAL
@@ -105,6 +108,13 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
         not p.a_in_place or (pack_a and n_block >= enough),
         DIRECT if direct else shared,
     )
+
+
+def _worth_packing(p: Problem) -> int:
+    """The number of columns against which packing A pays."""
+    if p.a_along:
+        return _PACK_FAR if abs(p.a_row) >= _PAGE else p.n + 1
+    return _PACK_COLUMNS if abs(p.a_step) < _PAGE else _PACK_COLUMNS // 3
 
 
 def _blocks(p: Problem, tile: Tile, k_block: int) -> tuple[int, int]:
@@ -131,17 +141,22 @@ def _more_blocks(
     return m_blocks, max(n_blocks, min(ceil(panels / 8), ceil(wanted / m_blocks)))
 
 
-def _shared_evenly(m_blocks: int, others: int, processors: int) -> int:
-    """Blocks along m, as many more as give each processor the same number of tasks.
+def _shared_evenly(p: Problem, tile: Tile, m_blocks: int, others: int, processors: int) -> int:
+    """Blocks along m, so many that no processor has much more to do than another.
 
-    Eleven tasks take two processors as long as twelve. More than half as many blocks again would
-    cost more than the unevenness.
+    Eleven tasks take two processors as long as twelve, and the last block may be a small one. A
+    third fewer still fit into the caches; more than half as many again would cost more than the
+    unevenness.
     """
     if m_blocks == 1:
         return 1
-    each = processors // gcd(others, processors)
-    even = up(m_blocks, each)
-    return even if 2 * even <= 3 * m_blocks else m_blocks
+
+    def longest(blocks: int) -> int:
+        rows = up(ceil(p.m / blocks), tile.rows)
+        return ceil(ceil(p.m / rows) * others / processors) * rows
+
+    counts = range(max(2, m_blocks - m_blocks // 3), m_blocks + m_blocks // 2 + 1)
+    return min(counts, key=lambda blocks: (longest(blocks), abs(blocks - m_blocks)))
 
 
 def _depth(k: int, tile: Tile, scattered: bool) -> int:

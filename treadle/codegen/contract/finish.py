@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from treadle.codegen.contract.address import Addresses
 from treadle.codegen.contract.flow import Flow, function
@@ -13,7 +13,12 @@ from treadle.codegen.contract.tile import Tile
 from treadle.codegen.convert import cast, from_memory, memory_type, to_memory
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value, ir, llvm_type
-from treadle.ir.loop import Expr
+from treadle.codegen.vector_math import UNARY
+from treadle.ir.loop import Expr, Unary
+from treadle.ir.walk import walk
+
+TOGETHER: Final = 2
+"""Rows that are computed side by side where each element is a long chain; a power of two."""
 
 RenderValue = Callable[[Any, Expr, Mapping[str, Any], int, Target], Any]
 """Makes an LLVM value of an expression: (builder, expr, values by name, lanes, target)."""
@@ -57,12 +62,37 @@ def render_finish(
             for x in addresses.layout.ends
         ]
         with f.choose(run.equals(tile.width)) as (whole, part):
-            with whole, f.loop(0, rows) as row:
-                finish.whole_row(row, places)
+            with whole:
+                together = rows - f.rem(rows, TOGETHER) if finish.long_chains else f.index(0)
+                with f.loop(0, together, TOGETHER) as row:
+                    finish.whole_rows(row, TOGETHER, places)
+                with f.loop(together, rows) as row:
+                    finish.whole_rows(row, 1, places)
             with part, f.loop(0, rows) as row:
                 finish.part_row(row, column, run, places)
         done.set(column + run)
         loop.again = column + run < columns
+    f.builder.ret_void()
+    return made
+
+
+def render_fetch(module: Any, target: Target, name: str, tile: Tile, addresses: Addresses) -> Any:
+    """`fetch(params, ends, end_size, rows, first)`: asks for what `finish` will read and write.
+
+    Lines of memory arrive while sums are still being made. Only those of rows that are adjacent.
+    """
+    made, f, args = function(module, target, name, "ppiii")
+    params, ends, end_size, rows, first = args
+    for number, x in enumerate(addresses.layout.ends):
+        if addresses.layout.units[x] != "n":
+            continue
+        start = addresses.offset(f, params, x, N, first)
+        table = f.at(ends, end_size * number)
+        last = tile.width * addresses.layout.dtypes[x].itemsize - 1
+        with f.loop(0, rows) as row:
+            at = f.at(f.pointer(table, row), start)
+            f.prefetch(at)
+            f.prefetch(f.at(at, last))
     f.builder.ret_void()
     return made
 
@@ -76,6 +106,27 @@ def _splat(f: Flow, raw: Any, one: Any, lanes: int) -> Any:
     first = f.builder.insert_element(wide, raw, ir.Constant(i32, 0))
     zeros = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
     return f.builder.shuffle_vector(first, wide, zeros)
+
+
+def _joined(f: Flow, rows: list[Any], lanes: int) -> Any:
+    """Vectors one behind the other, as one."""
+    while len(rows) > 1:
+        lanes *= 2
+        mask = _lanes(0, lanes)
+        rows = [
+            f.builder.shuffle_vector(a, b, mask) for a, b in zip(rows[::2], rows[1::2], strict=True)
+        ]
+    return rows[0]
+
+
+def _part(f: Flow, raw: Any, number: int, lanes: int) -> Any:
+    """A stretch of `lanes` lanes of a vector."""
+    return f.builder.shuffle_vector(raw, raw, _lanes(number * lanes, lanes))
+
+
+def _lanes(first: int, count: int) -> Any:
+    kind = ir.VectorType(ir.IntType(32), count)
+    return ir.Constant(kind, list(range(first, first + count)))
 
 
 class _Finish:
@@ -93,16 +144,23 @@ class _Finish:
         self.ends = ends
         self.end_size = end_size
 
-    def whole_row(self, row: Value, places: list[_End]) -> None:
-        """All vectors of a row as one: they share constants, and neither waits for the other."""
+    @property
+    def long_chains(self) -> bool:
+        """Whether each element is so long a chain of operations that a few rows should be computed
+        side by side: the processor does not look far enough ahead to begin with the next row."""
+        outputs = self.layout.contraction.outputs
+        return any(isinstance(e, Unary) and e.op in UNARY for e in walk(*outputs))
+
+    def whole_rows(self, row: Value, count: int, places: list[_End]) -> None:
+        """All vectors of `count` rows as one: they share constants, and none waits for another."""
         column = self.f.index(0)
-        pointers = self._pointers(row, places)
+        pointers = [self._pointers(row + i, places) for i in range(count)]
         self._emit(self._sums(row, column), column, self.tile.width, places, pointers)
 
     def part_row(self, row: Value, start: Value, run: Value, places: list[_End]) -> None:
         """`run` columns from `start` on: vectors, then single elements."""
         f, lanes = self.f, self.tile.lanes
-        pointers = self._pointers(row, places)
+        pointers = [self._pointers(row, places)]
         whole = run - f.rem(run, lanes)
         if lanes > 1:
             with f.loop(0, whole, lanes) as j:
@@ -121,21 +179,27 @@ class _Finish:
         return self.f.at(self.tiles, (row * self.tile.width + column) * self.tile.itemsize)
 
     def _emit(
-        self, sums: Any, column: Value, lanes: int, places: list[_End], pointers: dict[int, Any]
-    ) -> None:
-        """`lanes` columns: extras are read, every output computed, then all are stored."""
+        self, sums: Any, column: Value, lanes: int, places: list[_End],
+        pointers: list[dict[int, Any]],
+    ) -> None:  # fmt: skip
+        """`lanes` columns of as many rows as have pointers: extras are read, every output
+        computed, then all are stored."""
         f, c = self.f, self.layout.contraction
-        kind = llvm_type(c.accumulator, lanes)
+        every = lanes * len(pointers)
+        kind = llvm_type(c.accumulator, every)
         raw = f.builder.load(sums, typ=kind, align=self.tile.itemsize)
         values = {"acc": raw}
         for number, place in enumerate(places[: len(c.extras)]):
-            values[f"e{number}"] = self._load(place, pointers[place.operand], column, lanes)
+            rows = [self._load(place, p[place.operand], column, lanes) for p in pointers]
+            values[f"e{number}"] = _joined(f, rows, lanes)
         outputs = [
-            self.render_value(f.builder, expr, values, lanes, f.target) for expr in c.outputs
+            self.render_value(f.builder, expr, values, every, f.target) for expr in c.outputs
         ]
         for place, expr, output in zip(places[len(c.extras) :], c.outputs, outputs, strict=True):
-            value = cast(f.value(output, expr.dtype), self.layout.dtypes[place.operand])
-            self._store(place, pointers[place.operand], column, lanes, value)
+            for i, p in enumerate(pointers):
+                part = _part(f, output, i, lanes) if len(pointers) > 1 else output
+                value = cast(f.value(part, expr.dtype), self.layout.dtypes[place.operand])
+                self._store(place, p[place.operand], column, lanes, value)
 
     def _load(self, place: _End, pointer: Any, column: Value, lanes: int) -> Any:
         f, dtype = self.f, self.layout.dtypes[place.operand]

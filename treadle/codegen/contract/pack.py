@@ -15,16 +15,6 @@ from treadle.codegen.value import Value, ir, llvm_type
 AHEAD: Final = 8
 """Rows that are fetched ahead; tables of steps have so much slack."""
 
-_STRETCH: Final = 64
-"""Values of k, each in a page of its own: as many as the processor keeps addresses of pages."""
-
-
-def stretch_of(unit: str) -> int:
-    """How far along k to pack one panel before its neighbours, which share its lines of memory
-    unless the operand is laid out along k."""
-    return 1 << 30 if unit == "k" else _STRETCH
-
-
 _PACK: Final = "pppiiii"
 
 
@@ -70,6 +60,57 @@ def render_pack(
     return made
 
 
+_PACK_ROWS: Final = "pippiii"
+
+
+def share_pack_rows(module: Any, target: Target, tile: Tile, width: int, dtype: DType) -> Any:
+    """The function of `render_pack_rows`, compiled by itself."""
+    return share(
+        module, target, f"pack rows {tile.name} {width} {dtype.name}", _PACK_ROWS,
+        lambda alone, symbol: render_pack_rows(alone, target, symbol, tile, width, dtype),
+    )  # fmt: skip
+
+
+def render_pack_rows(
+    module: Any, target: Target, name: str, tile: Tile, width: int, dtype: DType
+) -> Any:
+    """`pack_rows(panels, distance, source, steps, depth, count, ahead)`: neighbouring panels of
+    adjacent streams, `distance` bytes apart.
+
+        panels[p][k, s] = source[steps[k] + p * width + s]   k < depth, p < count, s < width
+
+    A row of all panels is one piece of memory: it is read at once, and fetched `ahead` rows before.
+    """
+    made, f, args = function(module, target, name, _PACK_ROWS)
+    panels, distance, source, steps, depth, count, ahead = args
+    size = dtype.itemsize
+    with f.loop(0, depth) as k:
+        row = f.at(source, f.word(steps, k))
+        soon = f.at(source, f.word(steps, f.least(k + ahead, depth - 1)))
+        to = f.at(panels, k * (width * size))
+        with f.loop(0, count) as p:
+            f.prefetch(f.at(soon, p * (width * size)))
+            for s, lanes in _pieces(width, tile.lanes):
+                kind = llvm_type(dtype, lanes)
+                at = f.at(row, p * (width * size) + s * size)
+                raw = f.builder.load(at, typ=kind, align=size)
+                f.builder.store(raw, f.at(to, p * distance + s * size), align=size)
+    f.builder.ret_void()
+    return made
+
+
+def _pieces(width: int, most: int) -> list[tuple[int, int]]:
+    """A row of `width` elements as vectors: where each starts, and its lanes."""
+    found, start = [], 0
+    while start < width:
+        lanes = most
+        while start + lanes > width:
+            lanes //= 2
+        found.append((start, lanes))
+        start += lanes
+    return found
+
+
 class _Packer:
     """Emits the ways to fill rows of one panel."""
 
@@ -100,13 +141,8 @@ class _Packer:
         """
         step = self.f.word(self.steps, k)
         self.f.prefetch(self.f.at(self.f.pointer(self.streams), self.f.word(self.steps, k + AHEAD)))
-        s = 0
-        while s < self.width:
-            count = self.lanes
-            while s + count > self.width:
-                count //= 2
-            self._store(self._load(0, step + s * self.dtype.itemsize, count), k, s)
-            s += count
+        for s, lanes in _pieces(self.width, self.lanes):
+            self._store(self._load(0, step + s * self.dtype.itemsize, lanes), k, s)
 
     def runs(self, depth: Value, start: Value, extent: Value) -> None:
         """All k: squares are transposed in registers, the rest of each run goes by elements."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from treadle.codegen.contract.flow import WORD, call, function
-from treadle.codegen.contract.layout import DIRECT, SHARED, B, K, N
-from treadle.codegen.contract.pack import stretch_of
+from treadle.codegen.contract.flow import call, function
+from treadle.codegen.contract.layout import DIRECT, SHARED, B, N
+from treadle.codegen.contract.panels import Panels
 from treadle.codegen.contract.parts import Frame, Parts
 from treadle.codegen.value import Value, ir
 
@@ -18,8 +18,7 @@ def render_pack_group(parts: Parts) -> Any:
     """`pack_group(slots, params, scratch, to, batch, first, columns, k, depth)`: neighbouring
     panels, `depth` rows of the block that begins at `k`.
 
-    Columns' addresses go to a table first. Then a stretch of k of all panels comes before the
-    next one, so that what shares a line or a page of memory is read together.
+    Columns' addresses go to a table first.
     """
     made, f, args = function(parts.module, parts.target, f"{parts.symbol}.pack_group", "ppppiiiii")
     frame, (to, batch, first, columns, k, depth) = Frame(f, parts.layout, *args[:3]), args[3:]
@@ -27,15 +26,8 @@ def render_pack_group(parts: Parts) -> Any:
     padded = f.div(columns + (width - 1), width) * width
     table, base = frame.place("columns"), frame.base(addresses, B, batch)
     addresses.table(f, frame.params, B, N, table, first, columns, padded, base)
-    stretch = stretch_of(parts.contraction.b.unit)
-    with f.loop(0, depth, stretch) as row, f.loop(0, columns, width) as column:
-        panel = f.div(column, width) * panel_bytes(frame, parts) + row * parts.row_bytes
-        whole = frame.whole(addresses, N, first + column, columns - column, width)
-        call(
-            f, parts.pack_b, f.at(to, panel), f.at(table, column * WORD),
-            f.at(frame.place("b_steps"), row * WORD), f.least(depth - row, stretch), k + row,
-            addresses.extent(f, frame.params, K), f.flag(whole),
-        )  # fmt: skip
+    panels = Panels(frame, parts, B, width, to, panel_bytes(frame, parts))
+    panels.pack(table, frame.place("b_steps"), first, columns, k, depth)
     f.builder.ret_void()
     return made
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.codegen.contract.address import Addresses
-from treadle.codegen.contract.finish import RenderValue, render_finish
+from treadle.codegen.contract.finish import RenderValue, render_fetch, render_finish
 from treadle.codegen.contract.flow import Flow
 from treadle.codegen.contract.layout import BATCH, A, B, K, Layout
 from treadle.codegen.contract.micro import share_sweep, share_sweep_out
-from treadle.codegen.contract.pack import share_pack
+from treadle.codegen.contract.pack import share_pack, share_pack_rows
 from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value
@@ -47,9 +47,18 @@ class Parts:
             module, target, tile, tile.width, c.b.dtype, c.accumulator,
             {"n": "across", "k": "along"}.get(c.b.unit, ""),
         )  # fmt: skip
+        self.pack_rows = {
+            operand: share_pack_rows(module, target, tile, width, c.accumulator)
+            for operand, width, given, unit in (
+                (A, tile.rows, c.a, "m"),
+                (B, tile.width, c.b, "n"),
+            )
+            if given.unit == unit and given.dtype is c.accumulator
+        }
         self.finish = render_finish(
             module, target, f"{symbol}.finish", tile, self.addresses, render_value
         )
+        self.fetch = render_fetch(module, target, f"{symbol}.fetch", tile, self.addresses)
 
 
 def _plain(c: Contraction) -> bool:
@@ -104,7 +113,7 @@ class Frame:
         self.f.builder.store(self.f.index(-1).raw, self.place("tabled"))
 
     def whole(
-        self, addresses: Addresses, kind: int, first: Value, count: Value, width: int
+        self, addresses: Addresses, kind: int, first: Value, count: Value, width: Value | int
     ) -> Value:
         """Whether `width` indices from `first` on exist and are adjacent in the last dimension."""
         f = self.f

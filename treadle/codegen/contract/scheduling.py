@@ -141,20 +141,21 @@ class _Planner:
             n,
             k,
             a_along=c.a.unit == "k",
-            a_step=self._last_stride(A) * c.a.dtype.itemsize,
+            a_row=self._last_stride(A, M) * c.a.dtype.itemsize,
+            a_step=self._last_stride(A, K) * c.a.dtype.itemsize,
             a_in_place=c.a.dtype is c.accumulator,
             b_in_place=in_place,
-            b_in_panels=in_place and one_panel and self._last_stride(B) == width,
+            b_in_panels=in_place and one_panel and self._last_stride(B, K) == width,
         )
 
     def _extents(self, kind: int) -> Sequence[int]:
         start = self.layout.extents(kind) - 2 * self.layout.buffers
         return self.sizes[start : start + self.c.dims[kind]]
 
-    def _last_stride(self, operand: int) -> int:
-        """An operand's stride along the last dimension of k."""
-        rank = self.c.dims[K]
-        start = self.layout.strides(operand, K) - 2 * self.layout.buffers
+    def _last_stride(self, operand: int, kind: int) -> int:
+        """An operand's stride along the last dimension of a class."""
+        rank = self.c.dims[kind]
+        start = self.layout.strides(operand, kind) - 2 * self.layout.buffers
         return self.sizes[start + rank - 1] if rank else 0
 
     def _step(self, phase: int, tasks: int, work: int) -> Step:
@@ -179,7 +180,7 @@ class _Planner:
             slices=max(1, ceil(p.k / cuts.slice)),
             pack_a=int(cuts.pack_a),
             b_mode=cuts.b_mode,
-            b_row=self._last_stride(B) * self.tile.itemsize,
+            b_row=self._last_stride(B, K) * self.tile.itemsize,
         )
 
     def _place_scratch(self) -> int:
