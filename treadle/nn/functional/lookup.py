@@ -219,6 +219,8 @@ def embedding_bag(
         raise ValueError("mode has to be one of sum, mean or max")
     if per_sample_weights is not None and mode != "sum":
         raise NotImplementedError("embedding_bag: per_sample_weights is only supported for 'sum'")
+    if padding_idx is not None:
+        padding_idx %= shape_of(weight)[0]
     if len(shape_of(input)) == 2:
         if offsets is not None:
             raise ValueError("if input is 2D, then offsets has to be None")
