@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from treadle.optim.adam import require
@@ -57,12 +58,12 @@ class Adafactor(Optimizer):
             for names, rule in ((("row_var", "col_var"), _factored), (("variance",), _whole)):
                 fit = [p for p in part if (len(p._node.shape) > 1) == (rule is _factored)]
                 for name in names:
-                    self._keep(fit, (name,), lambda p, name=name: _zeros(p, name))
+                    self._keep(fit, (name,), partial(_zeros, name))
                 if fit:
                     self._record(rule, fit, names, numbers, flags)
 
 
-def _zeros(p: Any, name: str) -> Any:
+def _zeros(name: str, p: Any) -> Any:
     shape = p._node.shape
     if name == "row_var":
         shape = (*shape[:-1], 1)

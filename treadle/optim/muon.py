@@ -70,8 +70,10 @@ class Muon(Optimizer):
         self._record(_muon, params, names, numbers, flags)
 
 
-def _muon(p: Any, g: Any, m: Any, lr: Any, decay: Any, momentum: Any, nesterov: bool,
-          coefficients: Coefficients, eps: float, steps: int, as_adam: bool) -> tuple[Any, ...]:  # fmt: skip
+def _muon(
+    p: Any, g: Any, m: Any, lr: Any, decay: Any, momentum: Any, nesterov: bool,
+    coefficients: Coefficients, eps: float, steps: int, as_adam: bool,
+) -> tuple[Any, ...]:  # fmt: skip
     m = m + (g - m) * (1 - momentum)
     ahead = g + (m - g) * momentum if nesterov else m
     rows, columns = p._node.shape
