@@ -11,5 +11,5 @@ parity:
 	uv sync --inexact
 	uv run --no-sync python -c "import torch, expecttest" 2>/dev/null || \
 	  uv pip install --torch-backend cpu "$(TORCH)" expecttest || \
-	  uv run --no-sync --with pip python -m pip install "$(TORCH)" expecttest
+	  uvx pip --python .venv/bin/python install "$(TORCH)" expecttest
 	uv run --no-sync pytest tests/parity

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from against_torch import listed
 
 import treadle as t
 from treadle.autograd import gradcheck, gradgradcheck
+from treadle.ops.scan import LINEAR_SCAN
 
 SMOOTH = listed("""
     a * b  a / b  b ** a  b ** 3  b ** 0.5  a.exp()  b.log()  b.sqrt()  b.rsqrt()  a.sin()
@@ -49,3 +51,44 @@ def test_derivatives(expression: str) -> None:
 
 def _variables(expression: str) -> set[str]:
     return set(compile(expression, "", "eval").co_names)
+
+
+@pytest.mark.parametrize("zeros", [(), (1,), (0, 2), (0, 1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("expression", ["a.prod(1)", "a.cumprod(1)", "a.prod()", "a.cumprod(0)"])
+def test_products_with_zeros(expression: str, zeros: tuple[int, ...]) -> None:
+    """Where an element is 0 its own derivative is the product of the others."""
+    t.manual_seed(3)
+    values = t.rand(2, 4, dtype=t.float64) + 0.5
+    values[0, list(zeros)] = 0
+    a = values.requires_grad_()
+
+    def function(a: object) -> object:
+        return eval(expression, {"a": a})
+
+    assert gradcheck(function, [a], atol=1e-6)
+    assert gradgradcheck(function, [a], atol=1e-4)
+
+
+def test_third_derivative_of_a_product_with_zeros() -> None:
+    """`d^3 (abcd) / da db dc = d` where a, b and c are 0; the running products up to c are 1."""
+    for name, wish in (("prod", 5.0), ("cumprod", 6.0)):
+        x = t.tensor([0.0, 0.0, 0.0, 5.0], dtype=t.float64, requires_grad=True)
+        out = getattr(x, name)(0).sum()
+        for i in range(3):
+            (g,) = t.autograd.grad(out, x, create_graph=True)
+            out = g[i]
+        assert out.item() == wish
+
+
+def test_long_recurrences_are_done_in_pieces() -> None:
+    """The recurrence behind the second derivative of cumprod, against a plain loop."""
+    rng = np.random.default_rng(0)
+    for shape in ((1000, 2), (257,), (256, 3), (300, 900)):
+        a, b = rng.uniform(-1.1, 1.1, (2, *shape))
+        a[rng.random(shape) < 0.05] = 0
+        wish = b.copy()
+        for i in range(1, len(b)):
+            wish[i] += a[i] * wish[i - 1]
+        np.testing.assert_allclose(LINEAR_SCAN.ref(a, b, 0, False), wish, rtol=1e-9, atol=1e-11)
+        turned = LINEAR_SCAN.ref(a[::-1], b[::-1], 0, True)
+        np.testing.assert_allclose(turned[::-1], wish, rtol=1e-9, atol=1e-11)

@@ -14,7 +14,7 @@ from treadle.ops.contract import contract
 from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import add, mul
 from treadle.ops.table import TABLE, input_node, make
-from treadle.ops.view import permute, reshape, unslice
+from treadle.ops.view import ALIAS, permute, reshape, unslice
 
 F64 = dt.float64
 
@@ -121,3 +121,11 @@ def test_gradients_of_loops_that_users_write() -> None:
         g = g * values[t]
     grad[0] = g
     np.testing.assert_allclose(x.grad.numpy(), grad, 1e-10)
+
+
+def test_a_reader_of_a_join_waits_for_all_of_its_parts() -> None:
+    """A copy of a join that is stored as well is not made by the kernel that writes its parts."""
+    a, b, w = node(1), node(1), node(2)
+    total = make(TABLE["sum"], (mul(w, w),), ((0,),))
+    whole = add(placed(mul(a, total), 2, 1, 0), placed(mul(a, b), 2, 0, 0))
+    check([whole, make(ALIAS, (whole,)), total], [a, b, w])

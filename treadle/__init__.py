@@ -39,11 +39,21 @@ _ROOMS = {
     "utils": "treadle.utils", "io": "treadle.io", "vision": "treadle.vision",
     "text": "treadle.text", "cuda": "treadle.cuda",
 }  # fmt: skip
+# Functions of layers that PyTorch has at the top as well, with the same arguments.
+_LAYERS = (
+    "adaptive_avg_pool1d", "alpha_dropout", "avg_pool1d", "bilinear", "celu", "celu_",
+    "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "cosine_similarity", "dropout", "feature_alpha_dropout", "group_norm",
+    "hardshrink", "layer_norm", "max_pool1d", "max_pool2d", "max_pool3d", "pairwise_distance",
+    "pdist", "pixel_shuffle", "pixel_unshuffle", "prelu", "rms_norm", "rrelu", "rrelu_", "selu",
+    "selu_", "threshold", "threshold_", "relu_",
+)  # fmt: skip
 _FUNCTIONS = {
     "save": "treadle.io", "load": "treadle.io",
     "set_num_threads": "treadle.runtime.pool", "get_num_threads": "treadle.runtime.pool",
     "memory_stats": "treadle.runtime.buffer", "empty_cache": "treadle.runtime.buffer",
     "profile": "treadle.runtime.profile",
+    **dict.fromkeys(_LAYERS, "treadle.nn.functional"),
 }  # fmt: skip
 
 

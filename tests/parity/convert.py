@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import treadle
+import treadle.nn
 
 
 class Untranslatable(Exception):
@@ -51,6 +52,10 @@ def translated(value: Any, gradients: bool = False, known: dict[int, Any] | None
         if value not in DTYPES:
             raise Untranslatable(f"dtype {dtype_name(value)}")
         return DTYPES[value]
+    if isinstance(value, torch.nn.Module) and hasattr(treadle.nn, type(value).__name__):
+        made = getattr(treadle.nn, type(value).__name__)()
+        made.__dict__.update({k: v for k, v in vars(value).items() if not k.startswith("_")})
+        return made
     if isinstance(value, torch.device):
         return str(value)
     if isinstance(value, (torch.layout, torch.memory_format, complex, torch.Generator)):

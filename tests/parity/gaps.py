@@ -28,10 +28,15 @@ FLOATS = "float32 float64"
 WHOLE = "int64 bool"
 
 KNOWN: tuple[Difference, ...] = (
-    _row(r"linalg\..*|norm\.nuc|logdet|svd|qr", FLOATS, r".", "linear algebra is a later issue"),
+    _row(
+        r"linalg\..*|norm\.nuc|logdet|svd|qr|pinverse",
+        FLOATS,
+        r".",
+        "linear algebra is a later issue",
+    ),
     _row(r"addr", "bool", r"dtype int64", "a product of bools with factors counts as int64"),
+    _row(r"sum_to_size", "bool", r"dtype bool", "a scalar that is not summed stays a bool"),
     _row(r"cov", FLOATS, r"value", "PyTorch computes with aweights in float32"),
-    _row(r"cumprod|prod", "float64", r"gradient 2", "second derivatives where elements are 0"),
     _row(r"diff", ALL, r"shape", "PyTorch prepends along dim twice for n > 1 and negative dims"),
     _row(r"kthvalue|mode|topk|sort|argsort", WHOLE, r"value", "which of equal elements is named"),
     _row(r"normal\.in_place", FLOATS, r".", "the in-place form is a method here"),
@@ -46,9 +51,21 @@ KNOWN: tuple[Difference, ...] = (
     ),
     _row(
         r"nn\.functional\.scaled_dot_product_attention",
-        FLOATS,
-        r"value|gradient|is not impl",
-        "PyTorch's flash kernel rounds more",
+        "float32",
+        r"value|gradient 1",
+        "scores of hundreds: 2e-5 and 3e-5 from float64, in which both agree",
+    ),
+    _row(
+        r"nn\.functional\.ctc_loss",
+        "float32",
+        r"gradient 1",
+        "PyTorch's gradient is 8e-5 from that in float64, treadle's 8e-6",
+    ),
+    _row(
+        r"nn\.functional\.ctc_loss",
+        "float64",
+        r"has no derivative",
+        "PyTorch's second derivative is wrong by its own tests; here an error",
     ),
     _row(r"nn\.functional\.hardsigmoid", "float64", r"gradient 1", "PyTorch's 1/6 is a float32"),
     _row(r"nn\.functional\.batch_norm", FLOATS, r"at least 2 dimensions", "an empty vector"),
@@ -56,18 +73,14 @@ KNOWN: tuple[Difference, ...] = (
     _row(r"gather", ALL, r"differ in rank", "an empty index of another rank"),
     _row(r"logcumsumexp", "float32", r"gradient 1", "values of thousands: rounding of both"),
     _row(
-        r"nn\.functional\.grid_sample",
-        FLOATS,
-        r"NotImplemented|ShapeError",
-        "reflection, bicubic and volumes are to be built",
-    ),
-    _row(
         r"nn\.functional\.(cosine_embedding|poisson_nll)_loss",
         WHOLE,
         r"where: expected one",
         "losses of integers",
     ),
-    _row(r"scatter_reduce\.prod", FLOATS, r"gradient 1: nan", "products with a 0"),
+    _row(
+        r"(scatter|index)_reduce\.prod", "float64", r"factor 0", "second derivatives at 0: an error"
+    ),
 )
 
 MISSING: tuple[re.Pattern[str], ...] = tuple(
@@ -81,10 +94,10 @@ MISSING: tuple[re.Pattern[str], ...] = tuple(
         r"nn\.functional\.(upsample_bilinear|upsample_nearest)|grid_sampler_[23]d|hash_tensor",
         r"conj.*|resolve_.*|real|angle|H|mH|as_strided.*|(new_)?empty_(strided|permuted)",
         # To be built: special functions, and rarer functions of tensors.
-        r"special\..*|i0|igammac?|mvlgamma|nextafter|frexp|lcm|gcd|gradient|histogramdd",
-        r"cholesky_inverse|geqrf|lu.*|matrix_exp|ormqr|triangular_solve|.*_lowrank|pinverse",
-        r"unsafe_.*|sum_to_size|split_with_sizes|(select|slice|diagonal)_scatter|scalar_tensor",
-        r"unravel_index|index_reduce|put|renorm|resize_(as_)?|nonzero_static",
+        r"special\.(airy_ai|(modified_|spherical_|scaled_modified_)?bessel.*|erfcx|log_ndtr|ndtri)",
+        r"special\.((shifted_)?chebyshev.*|hermite.*|laguerre.*|legendre.*|zeta)",
+        r"igammac?|nextafter|frexp|histogramdd|resize_(as_)?|nonzero_static",
+        r"geqrf|lu.*|matrix_exp|ormqr|triangular_solve|.*_lowrank",
     )
 )  # fmt: skip
 
@@ -107,8 +120,7 @@ LAYERS: tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...] = tuple(
             "below eps PyTorch lets the gradient of the norm through, which the formula does not",
         ),
         ("CTCLoss", "has no derivative", "first derivatives only, and an error that says so"),
-        ("CTCLoss", "gradient 1", "float32 logarithms in another order: 5e-5 of the largest"),
-        ("FractionalMaxPool3d", "is invalid for input", "samples for more pictures than given"),
+        ("CTCLoss", "gradient 1", "PyTorch's float32 is 8e-5 from float64, treadle's 8e-6"),
         ("TransformerEncoder", "not a Module subclass", "the case holds a layer of PyTorch's own"),
     )
 )
@@ -125,8 +137,6 @@ def known_layer(name: str, message: str) -> str | None:
 OPTIMIZERS_WITHOUT_CASE = {
     "Optimizer": "the base class",
     "SparseAdam": "sparse gradients are a later issue",
-    "Adafactor": "not built yet",
-    "Muon": "not built yet",
 }
 
 SCHEDULES_WITHOUT_CASE = {

@@ -59,6 +59,7 @@ RANDOM: Final = frozenset(
 # Entries of PyTorch's table whose first argument is not the function's.
 _REORDERED: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": lambda x, n: treadle.polygamma(n, x),
+    "special.polygamma": lambda x, n: treadle.special.polygamma(n, x),
     "nn.functional.embedding": lambda table, index, **options: treadle.nn.functional.embedding(
         index, table, **options
     ),

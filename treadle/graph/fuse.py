@@ -139,8 +139,11 @@ class Fusion:
     # --- joining -------------------------------------------------------------------------------
 
     def _join(self, node: Node, read: list[Node], needs: dict[int, Group]) -> Group | None:
-        tried: set[int] = set()
+        # What a node reads from memory is not complete in the kernel that still writes parts of it.
+        tried = {self.group_of[x].number for n in read for x in self.padding.get(n, ())}
         for group in sorted(needs.values(), key=lambda g: (_delay(g, needs), -g.number)):
+            if group.number in tried:
+                continue
             tried.add(group.number)
             if self._may_join(group, needs) and self._try(group, node, read):
                 return group

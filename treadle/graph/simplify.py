@@ -92,6 +92,8 @@ def node_key(node: Node) -> Any:
 
 def simpler(node: Node) -> Node | None:
     """A simpler node of the same value, or `None`."""
+    if node.op.compose is not None:
+        return node.op.compose(node)
     rule = _RULES.get(node.op.name)
     found = _of_nothing(node) if any(0 in i.shape for i in node.inputs) else None
     if found is None and rule is not None:

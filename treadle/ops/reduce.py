@@ -69,17 +69,29 @@ def _sum_gradient(node: Node, g: Node) -> Node:
 
 
 def _prod_gradient(node: Node, g: Node) -> Node:
-    """The product of the others: where one element is 0, only that one has a gradient."""
+    """The product of the others: of those before each by those behind it, which no 0 disturbs."""
     x = node.inputs[0]
     axes = node.attrs[0]
-    nothing = _op("eq", x, _zero(x))
-    safe = make(TABLE["where"], (nothing, _one(x), x))
-    zeros = make(SUM, (make(TABLE["cast"], (nothing,), (dt.int64,)),), (axes,))
-    product = make(PROD, (safe,), (axes,))
-    others = _op("mul", g, _op("div", product, safe))
-    alone = make(TABLE["where"], (nothing, _op("mul", g, product), _zero(x)))
-    some = make(TABLE["where"], (_op("eq", zeros, source.constant(1, dt.int64)), alone, _zero(x)))
-    return make(TABLE["where"], (_op("eq", zeros, source.constant(0, dt.int64)), others, some))
+    if 0 in x.shape:
+        return source.full(x.shape, 0, x.dtype)
+    kept = tuple([d for d in range(len(x.shape)) if d not in axes])
+    moved = view.permute(x, (*kept, *axes))
+    rows = view.reshape(moved, (*[x.shape[d] for d in kept], math.prod(x.shape[d] for d in axes)))
+    others = _op("mul", _product_before(rows, False), _product_before(rows, True))
+    back = view.permute(view.reshape(others, moved.shape), view.inverse((*kept, *axes)))
+    return _op("mul", g, back)
+
+
+def _product_before(x: Node, reverse: bool) -> Node:
+    """The product of the elements before each along the last axis, or of those behind it."""
+    *lead, n = x.shape
+    first = source.full((*lead, 1), 1, x.dtype)
+    start = 1 if reverse else 0
+    rest = view.slice_(
+        x, (*[0] * len(lead), start), (*lead, n - 1 + start), (1,) * len(x.shape)
+    )  # fmt: skip
+    shifted = make(TABLE["join"], (rest, first) if reverse else (first, rest), (len(lead),))
+    return make(TABLE["cumprod"], (shifted,), (len(lead), reverse))
 
 
 def _ties_gradient(node: Node, g: Node) -> Node:

@@ -6,6 +6,7 @@ dimension is lost. `combine` is the `Accumulate` operator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from treadle.base.lazy import LazyModule
 from treadle.base.shape import Shape
 from treadle.ir.node import Node
 from treadle.ops import pointwise as pw
+from treadle.ops.composed import composed_vjp
 from treadle.ops.gather import JOIN, SCATTER_ALONG
 from treadle.ops.source import full, iota
 from treadle.ops.table import (
@@ -26,6 +28,7 @@ from treadle.ops.table import (
     not_differentiable,
     per_input,
     require_float,
+    require_same_dtype,
 )
 from treadle.ops.view import slice_
 
@@ -56,21 +59,7 @@ def _sum_gradient(node: Node, g: Node) -> Node:
 
 
 def _prod_gradient(node: Node, g: Node) -> Node:
-    """`sum_k>=i g_k prod_j<=k, j!=i x_j`, without dividing by the first 0 along the axis.
-
-    Behind the first 0 every product vanishes. With a 1 in its place the products are those that
-    its own gradient is made of, up to the second 0.
-    """
-    axis, reverse = node.attrs
-    x = node.inputs[0]
-    zero, one = pw.like(0, x), pw.like(1, x)
-    nothing = pw.eq(x, zero)
-    seen = cumsum(pw.cast(nothing, dt.int64), axis, reverse)
-    first = pw.both(nothing, pw.eq(seen, pw.like(1, seen)))
-    through = make(CUMPROD, (pw.where(first, one, x),), node.attrs)
-    plain = pw.div(cumsum(pw.mul(g, node), axis, not reverse), pw.where(nothing, one, x))
-    own = cumsum(pw.mul(g, through), axis, not reverse)
-    return pw.where(first, own, pw.where(nothing, zero, plain))
+    return make(CUMPROD_GRADIENT, (node.inputs[0], g), node.attrs)
 
 
 _SAMPLES: Final = tuple(
@@ -88,6 +77,124 @@ CUMPROD: Final[Op] = Op(
     name="cumprod", kind="scan", attr_names=("axis", "reverse"), infer=_infer,
     vjp=per_input(_prod_gradient), lower=no_lowering, ref=_prod_ref, samples=_SAMPLES,
     doc="the product of the elements up to each along an axis, or from each on", combine="mul",
+)  # fmt: skip
+
+
+# --- the gradient of a running product ---------------------------------------------------------
+#
+#     sum_k>=i g_k prod_j<=k, j!=i x_j  =  (prod_j<i x_j) s_i,   s_i = g_i + x_i+1 s_i+1
+#
+# The right side holds for all x and has derivatives of every order, but its recurrence is work of
+# the host. The passes compute the left one, by running sums and products.
+
+
+def _two_infer(a: Any, b: Any, axis: int, reverse: bool) -> tuple[Shape, DType]:
+    require_same_dtype("linear_scan", a, b)
+    return b.shape, require_float("linear_scan", b)
+
+
+def _shifted(x: Node, axis: int, reverse: bool, value: float) -> Node:
+    """Each element in the place of the next one along an axis, and a value in the first."""
+    if 0 in x.shape:
+        return x
+    rank, n = len(x.shape), x.shape[axis]
+    first = full(tuple([1 if d == axis else m for d, m in enumerate(x.shape)]), value, x.dtype)
+    starts = tuple([int(reverse) if d == axis else 0 for d in range(rank)])
+    stops = tuple([n - 1 + int(reverse) if d == axis else m for d, m in enumerate(x.shape)])
+    rest = slice_(x, starts, stops, (1,) * rank)
+    return make(JOIN, (rest, first) if reverse else (first, rest), (axis,))
+
+
+def _linear_gradient(node: Node, g: Node, i: int) -> Node:
+    a = node.inputs[0]
+    axis, reverse = node.attrs
+    own = make(LINEAR_SCAN, (_shifted(a, axis, not reverse, 0), g), (axis, not reverse))
+    return own if i == 1 else pw.mul(own, _shifted(node, axis, reverse, 0))
+
+
+def _linear_ref(a: Any, b: Any, axis: int, reverse: bool) -> Any:
+    wide = np.float64 if b.dtype.itemsize == 8 else np.float32
+    turn = slice(None, None, -1 if reverse else 1)
+    p, q = (np.moveaxis(x, axis, 0).astype(wide)[turn] for x in (a, b))
+    return np.moveaxis(_linear(p, q)[turn], 0, axis).astype(b.dtype)
+
+
+_LONG: Final = 256
+"""Elements along the axis from which a linear recurrence is done in pieces side by side."""
+
+
+def _linear(a: Any, b: Any) -> Any:
+    """`s[i] = b[i] + a[i] * s[i-1]` along the first axis."""
+    n = len(b)
+    if n >= _LONG and 2 * n > b[0].size:
+        length = math.isqrt(n)
+        short = [(0, -n % length)] + [(0, 0)] * (b.ndim - 1)
+        p, q = (
+            np.pad(x, short).reshape(-1, length, *b.shape[1:]).swapaxes(0, 1) for x in (a, b)
+        )  # fmt: skip
+        through, own = np.cumprod(p, 0), _linear(p, q)
+        ends = _linear(through[-1], own[-1])
+        own[:, 1:] += through[:, 1:] * ends[:-1]
+        return own.swapaxes(0, 1).reshape(-1, *b.shape[1:])[:n]
+    out = b.copy()
+    for i in range(1, n):
+        out[i] += a[i] * out[i - 1]
+    return out
+
+
+_TWO: Final = tuple(
+    Sample((Arg(shape, d), Arg(shape, d)), attrs)
+    for d in (dt.float32, dt.float64)
+    for shape, attrs in (((3, 5), (1, False)), ((2, 3, 4), (1, True)), ((6,), (0, False)))
+)
+
+LINEAR_SCAN: Final[Op] = Op(
+    name="linear_scan", kind="host", attr_names=("axis", "reverse"), infer=_two_infer,
+    vjp=_linear_gradient, lower=no_lowering, ref=_linear_ref, samples=_TWO,
+    doc="s_i = b_i + a_i s_i-1 along an axis, of inputs a and b, or s_i = b_i + a_i s_i+1",
+)  # fmt: skip
+
+
+def _by_sums(node: Node) -> Node:
+    """The gradient of a running product without dividing by the first 0 along the axis.
+
+    Behind the first 0 every product vanishes. With a 1 in its place the products are those that
+    its own gradient is made of, up to the second 0.
+    """
+    axis, reverse = node.attrs
+    x, g = node.inputs
+    zero, one = pw.like(0, x), pw.like(1, x)
+    nothing = pw.eq(x, zero)
+    seen = cumsum(pw.cast(nothing, dt.int64), axis, reverse)
+    first = pw.both(nothing, pw.eq(seen, pw.like(1, seen)))
+    through = make(CUMPROD, (pw.where(first, one, x),), node.attrs)
+    products = make(CUMPROD, (x,), node.attrs)
+    plain = pw.div(cumsum(pw.mul(g, products), axis, not reverse), pw.where(nothing, one, x))
+    own = cumsum(pw.mul(g, through), axis, not reverse)
+    return pw.where(first, own, pw.where(nothing, zero, plain))
+
+
+def _by_recurrence(inputs: tuple[Node, ...], attrs: tuple[Any, ...]) -> Node:
+    x, g = inputs
+    axis, reverse = attrs
+    later = make(LINEAR_SCAN, (_shifted(x, axis, not reverse, 0), g), (axis, not reverse))
+    return pw.mul(_shifted(make(CUMPROD, (x,), attrs), axis, reverse, 1), later)
+
+
+def _through_ref(x: Any, g: Any, axis: int, reverse: bool) -> Any:
+    turn = slice(None, None, -1 if reverse else 1)
+    a, b = (np.moveaxis(v, axis, 0)[turn] for v in (x, g))
+    before = np.cumprod(np.concatenate([np.ones_like(a[:1]), a[:-1]]), 0, a.dtype)
+    behind = np.concatenate([a[1:], np.zeros_like(a[:1])])
+    out = before * _linear(behind[::-1], b[::-1])[::-1]
+    return np.moveaxis(out[turn], 0, axis)
+
+
+CUMPROD_GRADIENT: Final[Op] = Op(
+    name="cumprod_gradient", kind="composed", attr_names=("axis", "reverse"), infer=_two_infer,
+    vjp=composed_vjp(_by_recurrence), lower=no_lowering, ref=_through_ref, samples=_TWO,
+    doc="the gradient of cumprod, from its input and the gradient of its result",
+    compose=_by_sums,
 )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ class Op:
     """One primitive: all that treadle knows about it, in one place.
 
     `kind` is `input`, `pointwise`, `view`, `source`, `gather`, `reduce`, `scan`, `contract`,
-    `attention`, `conv`, `scatter`, `recurrence` or `host`; docs/architecture.md says what each
-    promises to the graph passes.
+    `attention`, `conv`, `scatter`, `recurrence`, `composed` or `host`; docs/architecture.md says
+    what each promises to the graph passes.
     """
 
     name: str
@@ -63,6 +63,8 @@ class Op:
     """Of a `reduce` or a `scan`: the `Accumulate` operator."""
     cost: int = 1
     """Of a `pointwise`: its price in additions, which decides whether recomputing it pays."""
+    compose: Callable[[Node], Node] | None = None
+    """Of a `composed`: the graph of other ops that the passes put in its place."""
     slack: float = 1.0
     """How many times the `bound` of its dtype a result may be off an independent oracle's."""
 

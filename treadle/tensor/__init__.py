@@ -4,7 +4,7 @@ import math as _math
 from types import ModuleType as _ModuleType
 
 from treadle.base.dtype import promote as promote_types
-from treadle.tensor import autograd, linalg, random
+from treadle.tensor import autograd, linalg, random, special
 from treadle.tensor.arithmetic import (
     abs,
     add,
@@ -119,15 +119,19 @@ from treadle.tensor.creation import (
     empty,
     empty_like,
     eye,
+    frombuffer,
     full,
     full_like,
+    is_complex,
     is_floating_point,
+    is_nonzero,
     is_tensor,
     linspace,
     logspace,
     numel,
     ones,
     ones_like,
+    scalar_tensor,
     tensor,
     tril,
     tril_indices,
@@ -170,6 +174,7 @@ from treadle.tensor.elementary import (
     fmax,
     fmin,
     frac,
+    gcd,
     greater,
     greater_equal,
     heaviside,
@@ -177,6 +182,7 @@ from treadle.tensor.elementary import (
     isneginf,
     isposinf,
     isreal,
+    lcm,
     ldexp,
     less,
     less_equal,
@@ -237,6 +243,7 @@ from treadle.tensor.keywords import accepting as _accepting
 from treadle.tensor.limits import finfo, iinfo
 from treadle.tensor.linalg import (
     cholesky,
+    cholesky_inverse,
     cholesky_solve,
     det,
     logdet,
@@ -296,6 +303,17 @@ from treadle.tensor.ordering import (
     unique_consecutive,
 )
 from treadle.tensor.padding import constant_pad_nd, pad
+from treadle.tensor.placing import (
+    diagonal_scatter,
+    gradient,
+    index_reduce,
+    put,
+    renorm,
+    select_scatter,
+    slice_scatter,
+    split_with_sizes,
+    unravel_index,
+)
 from treadle.tensor.promote import get_default_dtype, result_type, set_default_dtype
 from treadle.tensor.random import (
     Generator,
@@ -343,6 +361,7 @@ from treadle.tensor.reduction import (
 )  # fmt: skip
 from treadle.tensor.size import Size
 from treadle.tensor.softmax_family import log_softmax, softmax
+from treadle.tensor.special import i0, mvlgamma
 from treadle.tensor.statistics import (
     aminmax,
     corrcoef,
@@ -365,11 +384,20 @@ from treadle.tensor.statistics import (
     trapz,
 )
 from treadle.tensor.tensor_class import Tensor
+from treadle.tensor.windows import (
+    bartlett_window,
+    blackman_window,
+    hamming_window,
+    hann_window,
+    kaiser_window,
+)
 
 e, inf, nan, pi = _math.e, _math.inf, _math.nan, _math.pi
 newaxis = None
+row_stack, pinverse = vstack, linalg.pinv
+unsafe_chunk, unsafe_split, unsafe_split_with_sizes = chunk, split, split_with_sizes
 
-_NAMESPACES = {"linalg", "random"}
+_NAMESPACES = {"linalg", "random", "special"}
 __all__ = [
     name
     for name, value in list(globals().items())

@@ -245,6 +245,34 @@ def is_floating_point(input: Tensor) -> bool:
     return bool(input._node.dtype.kind == "f")
 
 
+def is_complex(input: Tensor) -> bool:
+    """False: treadle has no complex numbers."""
+    return False
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the only element of a tensor is not 0; reads it.
+
+    Raises:
+        RuntimeError: there is not just one.
+    """
+    if input.numel() != 1:
+        raise RuntimeError(f"is_nonzero: expected one element, got {input.numel()}")
+    return bool(input.item())
+
+
+def scalar_tensor(s: float, *, dtype: DType | None = None, device: Any = None,
+                  requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A 0-d tensor of a number, in the default dtype."""
+    return full((), s, dtype=dtype or get_default_dtype(), requires_grad=requires_grad)
+
+
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0,
+               requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A vector of the elements in an object that exposes its memory, on the same memory."""
+    return _needs(from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset)), requires_grad)
+
+
 def numel(input: Tensor) -> int:
     """The number of elements."""
     return count(input._node.shape)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError
 from treadle.ops import special as ops
+from treadle.ops.integers import GCD
 from treadle.ops.table import Op
 from treadle.tensor import arithmetic as ar
 from treadle.tensor import movement as mv
@@ -207,6 +208,19 @@ def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two; where one is NaN the other."""
     smaller = ar.where(ar.isnan(input), other, ar.minimum(input, other))
     return ar.where(ar.isnan(other), input, smaller)
+
+
+def gcd(input: Tensor, other: Tensor) -> Tensor:
+    """The greatest common divisor of integers, 0 of two zeros."""
+    dtype = result_type(input, other)
+    return record(GCD, (as_dtype(input, dtype), as_dtype(other, dtype)))
+
+
+def lcm(input: Tensor, other: Tensor) -> Tensor:
+    """The least common multiple of integers, 0 where one is 0."""
+    common: Any = gcd(input, other)
+    parts = ar.floor_divide(input, ar.clamp(common, min=1))
+    return ar.abs(ar.mul(parts, other))
 
 
 # --- of one value ------------------------------------------------------------------------------

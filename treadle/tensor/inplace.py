@@ -277,10 +277,12 @@ _IN_PLACE: Final = {
     ar: "add sub mul div floor_divide remainder fmod pow clamp lerp addcmul addcdiv exp exp2 expm1 "
     "log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan tanh sigmoid erf floor ceil round "
     "trunc neg abs sign square relu eq ne lt le gt ge logical_and logical_or logical_xor "
-    "logical_not bitwise_and bitwise_or bitwise_xor bitwise_not",
+    "logical_not bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "
+    "bitwise_right_shift atan2",
     elementary: "sinh cosh asin acos atan asinh acosh atanh erfc erfinv lgamma digamma frac hypot "
     "copysign xlogy clip clamp_min clamp_max absolute negative divide true_divide multiply "
-    "subtract fix sgn greater greater_equal less less_equal not_equal",
+    "subtract fix sgn arcsinh arccosh arctanh arcsin arccos arctan arctan2 sinc logit deg2rad "
+    "rad2deg ldexp heaviside gcd lcm greater greater_equal less less_equal not_equal",
     gathering: "scatter scatter_add scatter_reduce index_add index_copy index_fill "
     "masked_fill masked_scatter",
     statistics: "cumsum cumprod nan_to_num",

@@ -209,6 +209,12 @@ def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     return solve(mv.transpose(low, -2, -1), solve(low, B))
 
 
+def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+    """The inverse of `A`, given its Cholesky factor."""
+    low = mv.transpose(L, -2, -1) if upper else L
+    return inv(matmul(low, mv.transpose(low, -2, -1)))
+
+
 def qr(A: Tensor, mode: str = "reduced") -> Orthogonal:
     """`Q` with orthonormal columns and upper triangular `R` with `A = Q @ R`."""
     if mode != "reduced":

@@ -17,9 +17,11 @@ from treadle.tensor import (
     linear_algebra,
     movement,
     ordering,
+    placing,
     random,
     reduction,
     softmax_family,
+    special,
     statistics,
 )
 from treadle.tensor.keywords import accepting
@@ -32,7 +34,7 @@ _METHODS: Final[dict[ModuleType, str]] = {
     "ceil round trunc neg abs sign isnan isinf isfinite square relu",
     elementary: "sinh cosh asin acos atan asinh acosh atanh hypot logaddexp logaddexp2 xlogy "
     "copysign heaviside float_power ldexp fmax fmin frac signbit isposinf isneginf isreal deg2rad "
-    "rad2deg sinc logit positive erfc erfinv lgamma digamma cross "
+    "rad2deg sinc logit gcd lcm positive erfc erfinv lgamma digamma cross "
     "dist clamp_min clamp_max "
     f"{elementary.OTHER_NAMES}",
     movement: "reshape permute transpose t movedim flatten unflatten unsqueeze squeeze expand "
@@ -43,16 +45,21 @@ _METHODS: Final[dict[ModuleType, str]] = {
     "count_nonzero equal allclose",
     statistics: "cumsum cumprod logcumsumexp cummax cummin diff median nanmedian quantile "
     "nanquantile nan_to_num nansum nanmean aminmax cov corrcoef",
-    ordering: "sort argsort msort topk kthvalue mode unique unique_consecutive bincount histc",
+    placing: "select_scatter slice_scatter diagonal_scatter index_reduce put renorm "
+    "split_with_sizes sum_to_size",
+    special: "i0 mvlgamma",
+    ordering: "sort argsort msort topk kthvalue mode unique unique_consecutive bincount histc "
+    "histogram",
     gathering: "gather take_along_dim take index_select scatter scatter_add scatter_reduce "
     "index_add index_copy index_fill index_put masked_fill masked_select masked_scatter nonzero "
     "argwhere repeat_interleave",
     linear_algebra: "matmul mm bmm mv dot outer addmm addmv addr baddbmm addbmm ger vdot",
     contraction: "kron inner",
-    linalg: "inv det slogdet logdet pinv cholesky qr svd matrix_power",
+    linalg: "inv det slogdet logdet pinv cholesky cholesky_solve cholesky_inverse qr svd "
+    "matrix_power",
     softmax_family: "softmax log_softmax",
     creation: "tril triu",
-    random: "multinomial",
+    random: "multinomial bernoulli",
 }
 
 
@@ -62,5 +69,7 @@ def attach(cls: type) -> None:
         for name in names.split():
             setattr(cls, name, accepting(name, getattr(module, name)))
     cls.inverse = linalg.inv  # type: ignore[attr-defined]
+    cls.pinverse = linalg.pinv  # type: ignore[attr-defined]
+    cls.polygamma = lambda self, n: elementary.polygamma(n, self)  # type: ignore[attr-defined]
     for name, method in inplace.methods().items():
         setattr(cls, name, method)

@@ -81,10 +81,8 @@ from treadle.nn.functional.linear import (
     pdist,
 )
 from treadle.nn.functional.lookup import (
-    affine_grid,
     embedding_bag,
     fold,
-    grid_sample,
     max_unpool1d,
     max_unpool2d,
     max_unpool3d,
@@ -131,6 +129,7 @@ from treadle.nn.functional.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from treadle.nn.functional.sampling import affine_grid, grid_sample
 from treadle.nn.functional.spatial import (
     channel_shuffle,
     interpolate,

@@ -268,12 +268,17 @@ def linear_cross_entropy(
 
     Args:
         input: `(n, features)` or `(features,)`.
-        linear_weight: `(classes, features)`.
+        linear_weight: `(classes, features)`, or `(classes, d1, .., features)` for as many targets.
+        linear_bias: `(classes, d1, ..)`.
         target, weight, reduction, ignore_index, label_smoothing: as those of `cross_entropy`.
     """
     ignored = -100 if ignore_index is None else ignore_index
+    outs, features = shape_of(linear_weight)[:-1], shape_of(linear_weight)[-1]
+    logits = linear(input, linear_weight.reshape(-1, features))
+    logits = logits.reshape(*shape_of(input)[:-1], *outs)
+    logits = logits if linear_bias is None else logits + linear_bias
     return cross_entropy(
-        linear(input, linear_weight, linear_bias), target, weight, ignore_index=ignored,
+        logits, target, weight, ignore_index=ignored,
         reduction=reduction, label_smoothing=label_smoothing,
     )  # fmt: skip
 

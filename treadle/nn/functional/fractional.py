@@ -27,7 +27,8 @@ def fractional_max_pool2d(
         output_size: how many windows along each axis, or
         output_ratio: that as a share of the input, in (0, 1).
         return_indices: give the row-major positions in the image as well.
-        _random_samples: `(n, channels, 2)` in [0, 1), drawn unless given.
+        _random_samples: `(n, channels, 2)` in [0, 1), drawn unless given; those of
+            further images are passed over.
     """
     return _fractional(2, input, kernel_size, output_size, output_ratio, return_indices,
                        _random_samples)  # fmt: skip
@@ -69,6 +70,8 @@ def _fractional(rank: int, x: Any, kernel_size: Any, output_size: Any, output_ra
     batched = x if len(shape_of(x)) == rank + 2 else x.unsqueeze(0)
     if draws is None:
         draws = rand(*shape_of(batched)[:2], rank, dtype=x.dtype)
+    # As PyTorch: samples for more images than there are count for the first ones.
+    draws = draws[: shape_of(batched)[0]]
     out = block(_pooled, (batched, draws), (window, sizes, places))
     if batched is x:
         return out

@@ -108,92 +108,6 @@ def max_unpool3d(input: Any, indices: Any, kernel_size: Any, stride: Any = None,
     return _max_unpool(3, input, indices, kernel_size, stride, padding, output_size)
 
 
-# --- sampling ----------------------------------------------------------------------------------
-
-
-def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any:
-    """The places `(n, h, w, 2)` that affine maps `(n, 2, 3)` of an image's grid lead to, in
-    coordinates from -1 to 1."""
-    return block(_affine, (theta,), (tuple(size), bool(align_corners)))
-
-
-def _affine(theta: Any, size: tuple[int, ...], aligned: bool) -> Any:
-    n, _, h, w = size
-    dtype = theta._node.dtype
-
-    def axis(m: int) -> Any:
-        i = pr.cast(pr.counter((m,), 0), dtype)
-        if aligned:
-            return i * (2 / (m - 1) if m > 1 else 0.0) - (1.0 if m > 1 else 0.0)
-        return (i * 2 + 1) * (1 / m) - 1.0
-
-    x = pr.expanded(pr.shaped(axis(w), (1, w, 1)), (h, w, 1))
-    y = pr.expanded(pr.shaped(axis(h), (h, 1, 1)), (h, w, 1))
-    grid = pr.joined((x, y, pr.filled((h, w, 1), 1.0, dtype)), 2)
-    flat = pr.shaped(grid, (h * w, 3))
-    return pr.shaped(flat @ theta.transpose(1, 2), (n, h, w, 2))
-
-
-def grid_sample(input: Any, grid: Any, mode: str = "bilinear", padding_mode: str = "zeros",
-                align_corners: bool | None = None) -> Any:  # fmt: skip
-    """An image read at places between its elements.
-
-    Args:
-        input: `(n, c, h, w)`.
-        grid: `(n, rows, columns, 2)`, x and y from -1 to 1.
-        mode: `"bilinear"` or `"nearest"`.
-        padding_mode: `"zeros"` or `"border"`.
-        align_corners: let -1 and 1 be the middles of the outermost elements, not their edges.
-    """
-    if mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border"):
-        raise NotImplementedError(f"grid_sample: mode {mode!r} with padding {padding_mode!r}")
-    if len(shape_of(input)) != 4 or len(shape_of(grid)) != 4 or shape_of(grid)[-1] != 2:
-        raise ShapeError(
-            f"grid_sample: expected an image (n, c, h, w) and a grid (n, rows, columns, 2), got "
-            f"{shape_of(input)} and {shape_of(grid)}"
-        )
-    return block(_sample, (input, grid), (mode, padding_mode == "border", bool(align_corners)))
-
-
-def _sample(image: Any, grid: Any, mode: str, border: bool, aligned: bool) -> Any:
-    h, w = shape_of(image)[2:]
-    places = []
-    for j, m in ((1, h), (0, w)):
-        part = pr.shaped(
-            pr.cut(grid, (0, 0, 0, j), (*shape_of(grid)[:3], j + 1)), shape_of(grid)[:3]
-        )
-        place = (part + 1.0) * ((m - 1) / 2) if aligned else ((part + 1.0) * m - 1.0) * 0.5
-        places.append(place.clamp(0.0, float(m - 1)) if border else place)
-    y, x = places
-    if mode == "nearest":
-        return _corner(image, y.round(), x.round(), None)
-    top, left = y.floor(), x.floor()
-    dy, dx = y - top, x - left
-    out: Any = None
-    for j, wy in ((0, 1.0 - dy), (1, dy)):
-        for i, wx in ((0, 1.0 - dx), (1, dx)):
-            part = _corner(image, top + float(j), left + float(i), wy * wx)
-            out = part if out is None else out + part
-    return out
-
-
-def _corner(image: Any, y: Any, x: Any, weight: Any) -> Any:
-    """The elements `(n, c, rows, columns)` at whole places, zero outside, times a weight."""
-    n, c, h, w = shape_of(image)
-    inside = (y >= 0.0) & (y <= float(h - 1)) & (x >= 0.0) & (x <= float(w - 1))
-    row = pr.cast(y.clamp(0.0, float(h - 1)), dt.int64)
-    column = pr.cast(x.clamp(0.0, float(w - 1)), dt.int64)
-    shape = shape_of(row)
-    flat = pr.counter(shape, 0) * (h * w) + row * w + column
-    pixels = pr.shaped(pr.ordered(image, (0, 2, 3, 1)), (n * h * w, c))
-    taken = pr.taken(pixels, pr.shaped(flat, (math.prod(shape),)), 0)
-    out = pr.ordered(pr.shaped(taken, (*shape, c)), (0, 3, 1, 2))
-    column_shape = (shape[0], 1, *shape[1:])
-    zero = pr.constant(0, image._node.dtype)
-    out = pr.select(pr.shaped(inside, column_shape), out, zero)
-    return out if weight is None else out * pr.shaped(weight, column_shape)
-
-
 # --- bags --------------------------------------------------------------------------------------
 
 
@@ -219,6 +133,8 @@ def embedding_bag(
         raise ValueError("mode has to be one of sum, mean or max")
     if per_sample_weights is not None and mode != "sum":
         raise NotImplementedError("embedding_bag: per_sample_weights is only supported for 'sum'")
+    if padding_idx is not None:
+        padding_idx %= shape_of(weight)[0]
     if len(shape_of(input)) == 2:
         if offsets is not None:
             raise ValueError("if input is 2D, then offsets has to be None")
