@@ -1,6 +1,6 @@
 """Integers that remember how they were computed, so that a computation can be done again on others.
 
-A `Symbolic` is an ordinary `int` to whoever computes with it; beside its value it has its formula,
+A `Symbolic` is an integer to whoever computes with it; beside its value it has its formula,
 a polynomial in symbols. Code that only adds, multiplies, divides and compares such numbers thereby
 writes down what its results are for other values of the symbols, and under which conditions all of
 its decisions would be the same. `Algebra.compile` makes one function of that.
@@ -23,18 +23,28 @@ Form = tuple[tuple[Monomial, int], ...]
 """A sum of `coefficient * monomial`, sorted; the constant's monomial is `()`."""
 
 
-class Symbolic(int):
+class Symbolic:
     """An integer with a formula; equal formulas of an algebra are one object.
 
     `other` is what the number would be for a second set of values, which helps to tell by which
-    formula another number may have been computed.
+    formula another number may have been computed. It passes for an `int` and is none, so that
+    whatever takes its value (`range`, `struct`, NumPy) has to ask for it: that fixes the number.
     """
 
-    algebra: Algebra
-    form: Form
-    other: int
+    __slots__ = ("algebra", "form", "other", "value")
 
-    __hash__ = int.__hash__
+    def __init__(self, algebra: Algebra, form: Form, value: int, other: int) -> None:
+        self.algebra = algebra
+        self.form = form
+        self.value = value
+        self.other = other
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return int
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
     def __add__(self, b: Any) -> Any:
         return self.algebra.sum(self, b, 1) if isinstance(b, int) else fixed(self) + b
@@ -73,6 +83,12 @@ class Symbolic(int):
     def __rmod__(self, a: Any) -> Any:
         return self.algebra.remainder(a, self) if isinstance(a, int) else a % fixed(self)
 
+    def __divmod__(self, b: Any) -> Any:
+        return self // b, self % b
+
+    def __rdivmod__(self, a: Any) -> Any:
+        return a // self, a % self
+
     def __eq__(self, b: object) -> bool:
         return self.algebra.equal(self, b) if isinstance(b, int) else False
 
@@ -94,10 +110,10 @@ class Symbolic(int):
     def __bool__(self) -> bool:
         return self != 0
 
-    def __int__(self) -> int:
+    def __index__(self) -> int:
         return fixed(self)
 
-    __trunc__ = __int__
+    __int__ = __trunc__ = __index__
 
     def _decided(operation: str) -> Any:  # type: ignore[misc]
         """An operation without a formula: it holds for this very number only."""
@@ -107,6 +123,10 @@ class Symbolic(int):
             return plain(fixed(self), *[fixed(x) for x in others])
 
         return method
+
+    # What integers have besides operators.
+    numerator = property(lambda self: self)
+    denominator = property(lambda self: 1)
 
     __pow__ = _decided("__pow__")
     __rpow__ = _decided("__rpow__")
@@ -129,23 +149,81 @@ class Symbolic(int):
     bit_length = _decided("bit_length")
 
 
-class Real(float):
-    """A floating-point number that varies and decides nothing: it is equal to itself alone."""
+class Real:
+    """A floating-point number that varies: a number of a graph, or what sizes were divided into.
 
-    algebra: Algebra
-    text: str
+    Among constants it decides nothing, as it is equal to itself alone. Like `Symbolic` it passes
+    for a `float` and is none.
+    """
+
+    __slots__ = ("algebra", "needs", "text", "value")
+
+    def __init__(self, algebra: Algebra, text: str, value: float, needs: tuple[Any, ...]) -> None:
+        self.algebra = algebra
+        self.text = text
+        self.value = value
+        self.needs = needs
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return float
+
+    def _with(operation: str) -> tuple[Any, Any]:  # type: ignore[misc]
+        """An operation and its mirror image, as text and as value."""
+
+        def method(self: Real, b: Any) -> Any:
+            return self.algebra.combined(operation, self, b)
+
+        def mirrored(self: Real, a: Any) -> Any:
+            return self.algebra.combined(operation, a, self)
+
+        return method, mirrored
+
+    __add__, __radd__ = _with("+")
+    __sub__, __rsub__ = _with("-")
+    __mul__, __rmul__ = _with("*")
+    __truediv__, __rtruediv__ = _with("/")
+    __pow__, __rpow__ = _with("**")
+
+    def __neg__(self) -> Any:
+        return self * -1.0
+
+    def __float__(self) -> float:
+        return self.algebra.fix_real(self)
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        return self is other or (self.algebra.strict and float(self) == other)
 
     def __ne__(self, other: object) -> bool:
-        return self is not other
+        return not self == other
+
+    def __lt__(self, other: Any) -> bool:
+        return float(self) < other
+
+    def __le__(self, other: Any) -> bool:
+        return float(self) <= other
+
+    def __gt__(self, other: Any) -> bool:
+        return float(self) > other
+
+    def __ge__(self, other: Any) -> bool:
+        return float(self) >= other
+
+    def __bool__(self) -> bool:
+        return bool(float(self))
 
     def __hash__(self) -> int:
         return id(self)
 
     def __repr__(self) -> str:
         return self.text
+
+
+def real(number: Any) -> Any:
+    """`float(number)` that keeps its formula: for a factor, a divisor, what fills a tensor."""
+    if type(number) is Symbolic:
+        return number.algebra.combined("+", number, 0.0)
+    return number if type(number) is Real else float(number)
 
 
 def fixed(number: int) -> int:
@@ -162,7 +240,7 @@ def varies(number: int) -> bool:
 
 def now(number: int) -> int:
     """The value of a number, for a choice that is right for all values and better for this one."""
-    return int.__add__(number, 0)
+    return number.value if type(number) is Symbolic else number.__index__()
 
 
 def surely(number: int, least: int) -> bool:

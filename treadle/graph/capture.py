@@ -44,12 +44,20 @@ _births = itertools.count()
 
 
 class State:
-    """A prefix of traces: the value that it ends in, and where it may go on."""
+    """A prefix of traces: the value that it ends in, and where it may go on.
+
+    `span` is the stretch that it ends, where that was taken from a segment, and `form` the state
+    apart from its sizes, once it was asked for (`graph/form.py`).
+    """
 
     __slots__ = (
-        "born", "inputs", "maker", "needs", "next", "next_constant", "node", "parent", "plans",
-        "pos",
+        "_next_constant", "_plans", "born", "form", "inputs", "maker", "needs", "next", "node",
+        "parent", "pos", "sizes", "span",
     )  # fmt: skip
+
+    parent: State | None
+    node: Node | None
+    inputs: tuple[int, ...]
 
     def __init__(
         self, parent: State | None, node: Node | None, inputs: tuple[int, ...], needs: int
@@ -64,10 +72,29 @@ class State:
         # The composite that the value is the result of, if any: it gives a tensor's `grad_fn` its
         # name.
         self.maker: Callable[..., Any] | None = None
+        self.span: Any = None
+        self.form: Any = None
+        self.sizes: tuple[Any, ...] = ()
         # One table for each grad mode: under no_grad the same operation gives a constant.
         self.next: dict[Any, Any] = {}
-        self.next_constant: dict[Any, Any] = {}
-        self.plans: dict[Any, Any] = {}
+        self._next_constant: dict[Any, Any] | None = None
+        self._plans: dict[Any, Any] | None = None
+
+    @property
+    def next_constant(self) -> dict[Any, Any]:
+        """Where it may go on under `no_grad`."""
+        found = self._next_constant
+        if found is None:
+            found = self._next_constant = {}
+        return found
+
+    @property
+    def plans(self) -> dict[Any, Any]:
+        """The plans of traces that end here, by what they compute and may write over."""
+        found = self._plans
+        if found is None:
+            found = self._plans = {}
+        return found
 
     def path(self) -> list[State]:
         """The states of all values of the trace, by position."""
@@ -80,8 +107,19 @@ class State:
         return out
 
 
+class Value:
+    """What a tensor must know of the state whose value it holds."""
+
+    __slots__ = ("needs", "node", "pos")
+
+    def __init__(self, pos: int, node: Node, needs: int) -> None:
+        self.pos = pos
+        self.node = node
+        self.needs = needs
+
+
 class Shortcut:
-    """A stretch of a trace taken as one transition."""
+    """A stretch of a trace taken as one transition; its results are states or `Value`s."""
 
     __slots__ = ("end", "result", "scalars")
 
@@ -241,7 +279,8 @@ class Trace:
         return found
 
     def _new_leaf(self, key: Any, shape: Shape, dtype: DType, needs: int) -> State:
-        found = State(self.state, make(INPUT, (), (shape, dtype)), (), needs)
+        node = Node(INPUT, (), (shape, dtype), shape, dtype, site=call_site())
+        found = State(self.state, node, (), needs)
         TRIE.grown()
         self.state.next[key] = found
         return found

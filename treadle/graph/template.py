@@ -9,39 +9,21 @@ with its numbers computed anew: the same kernels, and so no new machine code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from treadle.base.algebra import Algebra, both
-from treadle.base.errors import TreadleError
+from treadle.base.algebra import Algebra
 from treadle.base.settings import settings
-from treadle.base.shape import Shape
-from treadle.base.symbolic import Symbolic, now
+from treadle.base.symbolic import now
 from treadle.graph.build import build
+from treadle.graph.formulas import Formulas, Sample, Sizes, Unsuitable, varying
 from treadle.graph.plan import HostCall, Launch, Output, Plan, Repeat, Step
-from treadle.graph.structure import join, split
+from treadle.graph.structure import join, ordered, split
 from treadle.graph.verify import verify_plan
-from treadle.ir.node import Node, topological
-from treadle.ops.table import make
+from treadle.ir.node import Node
 
 TEMPLATES_AT_MOST: Final = 32
 """Of one structure; each is for a range of sizes in which the same decisions are right."""
-
-Sizes = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The sizes of a graph of some structure, and the shapes of its nodes, inputs first."""
-
-    sizes: Sizes
-    shapes: tuple[Shape, ...]
-
-
-class Unsuitable(Exception):
-    """A graph that no template can be made of; the reason says why."""
-
 
 class Family:
     """The plans of one structure: how the graphs that differ in their sizes alone are planned."""
@@ -62,11 +44,12 @@ class Family:
                     self.templates.insert(0, self.templates.pop(i))
                 return plan
         before = self._seen
-        self._seen = Sample(sizes, tuple([node.shape for node in topological(outputs)]))
+        self._seen = Sample(sizes, tuple([node.shape for node in ordered(outputs, inputs)]))
         if before is None or self.closed:
             return build(outputs, inputs, donated)
+        vary = next((t.vary for t in self.templates if t.only_conditions(sizes)), None)
         try:
-            template = Template(sizes, before, outputs, inputs, donated)
+            template = Template(sizes, before, outputs, inputs, donated, vary)
         except Unsuitable:
             self.closed = True
             return build(outputs, inputs, donated)
@@ -83,6 +66,7 @@ class Template:
         sizes: of the graph at hand.
         before: of another graph of the same structure: sizes in which both agree are constants.
         outputs: the graph at hand, as for `build`; also `inputs` and `donated`.
+        vary: the sizes that are no constants, if others than those.
 
     Attributes:
         constants: which sizes must be the same.
@@ -99,10 +83,13 @@ class Template:
         outputs: Sequence[Node],
         inputs: Sequence[Node],
         donated: frozenset[int],
+        vary: frozenset[int] | None = None,
     ) -> None:
         algebra = Algebra()
-        graph = _Graph(algebra, sizes, before, outputs, inputs)
-        plan = build(graph.outputs, graph.inputs, donated)
+        self.vary = varying(sizes, before.sizes) if vary is None else vary
+        graph = Formulas(algebra, ordered(outputs, inputs), sizes, before, self.vary)
+        new = graph.new
+        plan = build([new[node] for node in outputs], [new[node] for node in inputs], donated)
         numbers = _numbers(plan)
         self.constants = graph.constants
         self.conditions = algebra.conditions()
@@ -112,9 +99,13 @@ class Template:
         # Plain numbers: formulas would keep the whole algebra alive.
         self._plan = _filled(plan, iter([now(n) for n in numbers]))
 
+    def only_conditions(self, sizes: Sizes) -> bool:
+        """Whether the constants are those of other sizes, which then failed a condition."""
+        return tuple([sizes[i] for i in self.constants]) == self._values
+
     def plan(self, sizes: Sizes) -> Plan | None:
         """The plan for other sizes, or `None` where decisions might be other ones."""
-        if tuple([sizes[i] for i in self.constants]) != self._values:
+        if not self.only_conditions(sizes):
             return None
         try:
             numbers = self._evaluate([sizes[i] for i in self._symbols])
@@ -127,80 +118,6 @@ class Template:
         if settings.check:
             verify_plan(plan)
         return plan
-
-
-class _Graph:
-    """A graph again, with symbols for the sizes that vary.
-
-    A size that has the value of a formula, here and in the graph before, is taken for that; that
-    it is, is a condition.
-    """
-
-    def __init__(
-        self, algebra: Algebra, sizes: Sizes, before: Sample, outputs: Sequence[Node],
-        inputs: Sequence[Node],
-    ) -> None:  # fmt: skip
-        self.algebra = algebra
-        self.symbols: list[int] = []
-        self.constants: list[int] = []
-        self._sizes = sizes
-        self._before = before
-        self._known: dict[tuple[int, int], Symbolic] = {}
-        self._new: dict[Node, Node] = {}
-        self._at = 0
-        for node in inputs:
-            shape = tuple([self._next() for _ in node.shape])
-            self._new[node] = Node(node.op, (), node.attrs, shape, node.dtype, site=node.site)
-        self.inputs = [self._new[node] for node in inputs]
-        for node, shape in zip(topological(outputs), before.shapes, strict=True):
-            if node not in self._new:
-                self._new[node] = self._remade(node, shape)
-        self.outputs = [self._new[node] for node in outputs]
-
-    def _remade(self, node: Node, before: Shape) -> Node:
-        inputs = tuple([self._new[i] for i in node.inputs])
-        old: list[int] = []
-        split(node, old)
-        attrs = join(node, iter([self._next() for _ in old])) if old else node.attrs
-        try:
-            made = make(node.op, inputs, attrs)
-        except TreadleError as error:
-            raise Unsuitable(str(error)) from error
-        for n, value, other in zip(made.shape, node.shape, before, strict=True):
-            if both(n) != (value, other):
-                raise Unsuitable(f"the shape rule of {node!r} hides how it computes")
-            self._note(n)
-        made.shape = tuple([self._extent(n) for n in made.shape])
-        made.site = node.site
-        return made
-
-    def _next(self) -> Any:
-        """The next size, as the graph is walked."""
-        i = self._at
-        self._at += 1
-        value, other = self._sizes[i], self._before.sizes[i]
-        if value == other:
-            self.constants.append(i)
-            return value
-        self.symbols.append(i)
-        if isinstance(value, float):
-            return self.algebra.real(value)
-        found = self._known.get((value, other))
-        if found is None:
-            found = self.algebra.symbol(value, other)
-            self._note(found)
-            for known in list(self._known.values()):
-                self._note(found * known)
-        else:
-            self.algebra.given(found)
-        return found
-
-    def _extent(self, number: int) -> int:
-        return self.algebra.extent(number) if type(number) is Symbolic else number
-
-    def _note(self, number: int) -> None:
-        if type(number) is Symbolic:
-            self._known.setdefault(both(number), number)
 
 
 def _numbers(plan: Plan) -> list[int]:
