@@ -47,18 +47,18 @@ class Symbolic:
         return hash(self.value)
 
     def __add__(self, b: Any) -> Any:
-        return self.algebra.sum(self, b, 1) if isinstance(b, int) else fixed(self) + b
+        return self.algebra.sum(self, b, 1) if isinstance(b, int) else self._mixed("+", b)
 
     __radd__ = __add__
 
     def __sub__(self, b: Any) -> Any:
-        return self.algebra.sum(self, b, -1) if isinstance(b, int) else fixed(self) - b
+        return self.algebra.sum(self, b, -1) if isinstance(b, int) else self._mixed("-", b)
 
     def __rsub__(self, b: Any) -> Any:
         return (-self) + b
 
     def __mul__(self, b: Any) -> Any:
-        return self.algebra.product(self, b) if isinstance(b, int) else fixed(self) * b
+        return self.algebra.product(self, b) if isinstance(b, int) else self._mixed("*", b)
 
     __rmul__ = __mul__
 
@@ -77,11 +77,23 @@ class Symbolic:
     def __rfloordiv__(self, a: Any) -> Any:
         return self.algebra.quotient(a, self) if isinstance(a, int) else a // fixed(self)
 
+    def __truediv__(self, b: Any) -> Any:
+        known = isinstance(b, int | float)
+        return self.algebra.combined("/", self, b) if known else NotImplemented
+
+    def __rtruediv__(self, a: Any) -> Any:
+        known = isinstance(a, int | float)
+        return self.algebra.combined("/", a, self) if known else NotImplemented
+
     def __mod__(self, b: Any) -> Any:
         return self.algebra.remainder(self, b) if isinstance(b, int) else fixed(self) % b
 
     def __rmod__(self, a: Any) -> Any:
         return self.algebra.remainder(a, self) if isinstance(a, int) else a % fixed(self)
+
+    def _mixed(self, operation: str, b: Any) -> Any:
+        """An operation on what is no integer."""
+        return self.algebra.combined(operation, self, b) if isinstance(b, float) else NotImplemented
 
     def __divmod__(self, b: Any) -> Any:
         return self // b, self % b
@@ -141,8 +153,6 @@ class Symbolic:
     __rshift__ = _decided("__rshift__")
     __rrshift__ = _decided("__rrshift__")
     __invert__ = _decided("__invert__")
-    __truediv__ = _decided("__truediv__")
-    __rtruediv__ = _decided("__rtruediv__")
     __float__ = _decided("__float__")
     __repr__ = _decided("__repr__")
     __format__ = _decided("__format__")
@@ -172,10 +182,12 @@ class Real:
         """An operation and its mirror image, as text and as value."""
 
         def method(self: Real, b: Any) -> Any:
-            return self.algebra.combined(operation, self, b)
+            known = isinstance(b, int | float)
+            return self.algebra.combined(operation, self, b) if known else NotImplemented
 
         def mirrored(self: Real, a: Any) -> Any:
-            return self.algebra.combined(operation, a, self)
+            known = isinstance(a, int | float)
+            return self.algebra.combined(operation, a, self) if known else NotImplemented
 
         return method, mirrored
 
@@ -191,8 +203,15 @@ class Real:
     def __float__(self) -> float:
         return self.algebra.fix_real(self)
 
+    def __int__(self) -> int:
+        return int(float(self))
+
     def __eq__(self, other: object) -> bool:
-        return self is other or (self.algebra.strict and float(self) == other)
+        if self is other:
+            return True
+        # A number of a graph, unlike one computed from sizes, is equal by chance.
+        given = all(type(n) is int for n in self.needs)
+        return not (given and not self.algebra.strict) and float(self) == other
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -66,7 +66,10 @@ class State:
         self.node = node
         self.inputs = inputs
         self.needs = needs
-        self.pos: int = parent.pos + 1 if parent else -1
+        self._begin(parent.pos + 1 if parent else -1)
+
+    def _begin(self, pos: int) -> None:
+        self.pos = pos
         # When it was first recorded: tells what is new in a trace, and so why its plan is.
         self.born = next(_births)
         # The composite that the value is the result of, if any: it gives a tensor's `grad_fn` its
@@ -139,14 +142,16 @@ class Trie:
     def __init__(self) -> None:
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
-        # Stretches that composites recorded, by what they depend on.
+        # Stretches that composites recorded, by what they depend on, and by what they are.
         self.segments: dict[Any, Any] = {}
+        self.shared: dict[Any, Any] = {}
 
     def forget(self) -> None:
         """Drops every remembered trace; traces in progress go on undisturbed."""
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
         self.segments = {}
+        self.shared = {}
 
     def grown(self) -> None:
         """Notes one more state."""
@@ -191,6 +196,9 @@ class Trace:
 
     takes_all = False
     """Whether tensors that are pending elsewhere may become inputs: of a step, by `place`."""
+
+    formulas = False
+    """Whether it is recorded over formulas, by `retrace`."""
 
     def __init__(self) -> None:
         if TRIE.size > _STATES_AT_MOST:

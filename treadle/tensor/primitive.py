@@ -11,6 +11,7 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.shape import Shape, count
+from treadle.base.symbolic import real
 from treadle.graph.capture import CONSTANT
 from treadle.ops import attention, contract, ctc, gather, pointwise, reduce, source, view
 from treadle.ops.table import input_node
@@ -72,7 +73,7 @@ def total(x: Any, axes: Shape) -> Any:
 
 def average(x: Any, axes: Shape) -> Any:
     """The mean along axes; the count is an input of the plan, so that it may change."""
-    return total(x, axes) / float(count([x._node.shape[a] for a in axes]))
+    return total(x, axes) / real(count([x._node.shape[a] for a in axes]))
 
 
 def peak(x: Any, axes: Shape) -> Any:
