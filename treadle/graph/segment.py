@@ -219,8 +219,8 @@ class Span:
 
     Args:
         start: the state that it goes on from.
-        places: the positions of its inputs.
-        nodes: of the inputs, or `None` where they are the whole trace before.
+        places: the positions of its inputs, `None` where they are all values before.
+        nodes: of the inputs, where they are not all values.
     """
 
     __slots__ = (
@@ -228,8 +228,8 @@ class Span:
     )  # fmt: skip
 
     def __init__(
-        self, segment: Segment, numbers: Numbers, start: State, places: tuple[int, ...],
-        nodes: Sequence[Node] | None,
+        self, segment: Segment, numbers: Numbers, start: State, places: tuple[int, ...] | None,
+        nodes: Sequence[Node] = (),
     ) -> None:  # fmt: skip
         self.segment = segment
         self.start = start
@@ -258,12 +258,10 @@ class Span:
         if not self._waiting:
             return
         self._waiting = False
-        nodes, at = self._nodes, self.places
-        if nodes is None:
-            states = self.start.path()
-            nodes = [node for p in at if (node := states[p].node) is not None]
-        known = list(nodes)
-        places = [*at, *range(self.start.pos + 1, self.end.pos + 1)]
+        known = list(self._nodes)
+        if self.places is None:
+            known = [node for s in self.start.path() if (node := s.node) is not None]
+        places = self.positions()
         state, sizes = self.start, iter(self.sizes)
         last = len(self.segment.steps) - 1
         for i, step in enumerate(self.segment.steps):
@@ -288,7 +286,12 @@ class Span:
                 before, state = state, State.__new__(State)
                 _fill(state, before, node, where, step.needs, self.end.born)
             state.maker = step.maker
-        self._nodes = None
+        self._nodes = ()
+
+    def positions(self) -> list[int]:
+        """Where the inputs and then the values of the segment are in the trace."""
+        own = range(self.start.pos + 1, self.end.pos + 1)
+        return [*(range(self.start.pos + 1) if self.places is None else self.places), *own]
 
 
 def _fill(
