@@ -262,6 +262,11 @@ def now(number: int) -> int:
     return number.value if type(number) is Symbolic else number.__index__()
 
 
+def plain(number: Any) -> Any:
+    """The value of a number of any kind, without its formula."""
+    return number.value if type(number) is Symbolic or type(number) is Real else number
+
+
 def surely(number: int, least: int) -> bool:
     """Whether a number is that large, also for all other values that its symbols may take."""
     if type(number) is Symbolic:

@@ -10,14 +10,13 @@ The values between are made when somebody asks for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 from treadle.base.site import call_site
-from treadle.base.symbolic import Real, Symbolic, now
+from treadle.base.symbolic import plain
 from treadle.graph.capture import TRIE, Shortcut, State, Trace, Value
 from treadle.graph.formulas import Sizes, Unsuitable, varying
-from treadle.graph.structure import join, sizes_of, small, split
+from treadle.graph.structure import join, picker, sizes_of, small, split
 from treadle.ir.node import Node
 from treadle.ops.table import INPUT
 
@@ -40,15 +39,10 @@ class Step:
         self.needs = state.needs
         self.maker = state.maker
         # Plain numbers in place of formulas, which would keep their algebra alive.
-        attrs = join(node, iter([_plain(n) for n in sizes])) if sizes else node.attrs
-        shape = tuple([_plain(n) for n in node.shape])
+        attrs = join(node, iter([plain(n) for n in sizes])) if sizes else node.attrs
+        shape = tuple([plain(n) for n in node.shape])
         self.node = Node(node.op, (), attrs, shape, node.dtype, node.device)
         self.key = step_key(self.node, inputs, state.needs)
-
-
-def _plain(number: Any) -> Any:
-    return number.value if type(number) is Real else now(number) if type(number) is Symbolic else (
-        number)  # fmt: skip
 
 
 def step_key(node: Node, inputs: tuple[int, ...], needs: int) -> Hashable:
@@ -138,13 +132,6 @@ class Template:
             return self._evaluate([sizes[i] for i in self.symbols])
         except ArithmeticError:
             return None
-
-
-def picker(indices: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
-    """A function that takes some elements of a sequence."""
-    if len(indices) > 1:
-        return itemgetter(*indices)
-    return lambda values: tuple([values[i] for i in indices])
 
 
 Retrace = Callable[[Sizes, frozenset[int]], Template]

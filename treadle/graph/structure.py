@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from treadle.base.algebra import SMALLEST
@@ -59,6 +60,13 @@ def sizes_of(node: Node) -> tuple[Any, ...]:
     sizes: list[Any] = []
     split(node, sizes)
     return tuple(sizes)
+
+
+def picker(indices: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
+    """A function that takes some elements of a sequence."""
+    if len(indices) > 1:
+        return itemgetter(*indices)
+    return lambda values: tuple([values[i] for i in indices])
 
 
 def small(sizes: Sequence[Any]) -> tuple[int, ...]:
