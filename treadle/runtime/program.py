@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from treadle.runtime.pool import pool
 np = LazyModule("numpy")
 
 _HEADER: Final = 3
+_RECORD: Final = 5
 
 
 class Launch(NamedTuple):
@@ -59,11 +61,13 @@ class Program:
     __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "slots")
 
     def __init__(self, launches: Sequence[Launch | Repeat], slots: int, scratch: int = 0) -> None:
-        params, records, _ = _table(launches)
+        params, records = _flat(launches)
         self._params: Final = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
-        records[:, 1] = records[:, 1] * 8 + ctypes.addressof(self._params)
-        self._launches: Final = (ctypes.c_int64 * records.size).from_buffer_copy(records)
-        self.count: Final = len(records)
+        base = ctypes.addressof(self._params)
+        self._launches: Final = (ctypes.c_int64 * len(records)).from_buffer_copy(records)
+        self.count: Final = len(records) // _RECORD
+        for i in range(1, len(records), _RECORD):
+            self._launches[i] = base + 8 * records[i]
         self.slots: Final = slots
         self._enter: Final = driver().enter
         # A frame is used by one run at a time; threads that run the same program take their own.
@@ -119,6 +123,20 @@ class Program:
         )
         table = (ctypes.c_int64 * self.slots).from_buffer(whole, 8 * _HEADER)
         return table, ctypes.addressof(whole)
+
+
+def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
+    """The params of all launches in order, and their records with the places of their params."""
+    if any(type(launch) is Repeat for launch in launches):
+        params, records, _ = _table(launches)
+        return array("q", params.tobytes()), array("q", records.tobytes())
+    params, records = array("q"), array("q")
+    for number, (kernel, mine, tasks, grain, _) in enumerate(launches):
+        if grain < 1 or tasks < 0:
+            raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
+        records.extend((kernel, len(params), tasks, grain, 0))
+        params.extend(mine)
+    return params, records
 
 
 def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:
