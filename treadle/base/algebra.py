@@ -432,9 +432,7 @@ class Algebra:
         evaluate: Callable[[Sequence[float]], Any] = scope["evaluate"]
         return evaluate
 
-    def _listed(
-        self, tree: Any, names: dict[int, str], lines: list[str], done: set[int]
-    ) -> str:
+    def _listed(self, tree: Any, names: dict[int, str], lines: list[str], done: set[int]) -> str:
         """Numbers as text; those with a formula are given names by lines before."""
         if type(tree) in (list, tuple):
             parts = [self._listed(each, names, lines, done) for each in tree]

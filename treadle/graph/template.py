@@ -24,6 +24,7 @@ from treadle.ir.node import Node
 TEMPLATES_AT_MOST: Final = 32
 """Of one structure; each is for a range of sizes in which the same decisions are right."""
 
+
 class Family:
     """The plans of one structure: how the graphs that differ in their sizes alone are planned."""
 
@@ -42,6 +43,17 @@ class Family:
                 return template, tree
         return None
 
+    def begin(self, sizes: Sizes, outputs: Sequence[Node], inputs: Sequence[Node]) -> bool:
+        """Notes the sizes of a graph; says whether it is the first, whose plan is its own."""
+        first = self._seen is None
+        self._seen = Sample(sizes, tuple([node.shape for node in ordered(outputs, inputs)]))
+        return first
+
+    @property
+    def begun(self) -> bool:
+        """Whether a graph of this structure has been planned."""
+        return self._seen is not None
+
     def plan(
         self, sizes: Sizes, outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int]
     ) -> Plan:
@@ -50,8 +62,7 @@ class Family:
         if known is not None:
             return known[0].filled(known[1])
         before = self._seen
-        self._seen = Sample(sizes, tuple([node.shape for node in ordered(outputs, inputs)]))
-        if before is None or self.closed:
+        if self.begin(sizes, outputs, inputs) or before is None or self.closed:
             return build(outputs, inputs, donated)
         vary = next((t.vary for t in self.templates if t.only_conditions(sizes)), None)
         try:

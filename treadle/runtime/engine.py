@@ -8,6 +8,7 @@ import functools
 import gc
 import itertools
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -15,13 +16,15 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.errors import IndexBoundsError
 from treadle.base.lazy import LazyModule
+from treadle.base.settings import settings
 from treadle.base.shape import count
 from treadle.base.site import describe
+from treadle.graph.build import build
 from treadle.graph.plan import HostCall, Output, Plan, Repeat
 from treadle.graph.structure import ordered, picker, sizes_of, structure
 from treadle.graph.template import Family, Template
 from treadle.ir.node import Node
-from treadle.runtime import program
+from treadle.runtime import plan_store, program
 from treadle.runtime.binding import Binding, Native, aligned, bound_steps
 from treadle.runtime.buffer import Buffer, empty
 from treadle.runtime.profile import Profile, active
@@ -181,9 +184,7 @@ class Bound:
         raise IndexBoundsError(f"{message}\n  recorded at {describe(site)}")
 
 
-def _run_timed(
-    profile: Profile, step: Native, addresses: list[int]
-) -> int:
+def _run_timed(profile: Profile, step: Native, addresses: list[int]) -> int:
     parts = step.parts()
     result, times = step.program.run_timed(addresses)
     # All parts of a launch are one event, and its work is counted once.
@@ -211,6 +212,8 @@ def _array(
 
 
 _PLANS_AT_MOST: Final = 4096
+_WORTH_KEEPING: Final = 0.01
+"""Seconds of planning from which on a plan is kept on disk: reading it takes a millisecond."""
 Graph = tuple[list[Node], list[Node]]
 """Outputs and inputs."""
 
@@ -273,9 +276,31 @@ class Planned:
         mine = self._take(sizes)
         family = _families.setdefault(self._key, Family())
         with _uncollected():
-            plan = family.plan(mine, outputs, inputs, self._donated)
-            bound = Bound(plan, inputs, self._numbers)
+            if family.begun:
+                plan, steps = family.plan(mine, outputs, inputs, self._donated), None
+            else:
+                family.begin(mine, outputs, inputs)
+                plan, steps = _first(outputs, inputs, self._donated)
+            bound = Bound(plan, inputs, self._numbers, steps)
         return _remember((self._key, mine, self._numbers), bound)
+
+
+def _first(
+    outputs: list[Node], inputs: list[Node], donated: frozenset[int]
+) -> tuple[Plan, Sequence[Native | HostCall]]:
+    """The plan for a graph, and its bound steps, as far as possible from an earlier process."""
+    # Whoever checks or dumps wants to see how plans are made.
+    storing = not settings.check and settings.dump is None
+    key = plan_store.key_of(outputs, inputs, donated) if storing else b""
+    found = plan_store.find(key, outputs, inputs, donated) if storing else None
+    if found is not None:
+        return found
+    start = time.perf_counter()
+    plan = build(outputs, inputs, donated)
+    steps = bound_steps(plan)
+    if storing and time.perf_counter() - start > _WORTH_KEEPING:
+        plan_store.keep(key, plan, steps)
+    return plan, steps
 
 
 def _remember(key: Any, bound: Bound) -> Bound:
