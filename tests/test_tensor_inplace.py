@@ -225,6 +225,26 @@ def test_leaves_may_be_written_without_gradients_only() -> None:
     assert x.shape == (3,) and x.requires_grad
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y: y.zero_(),
+        lambda y: y.fill_(2.0),
+        lambda y: y.copy_(treadle.ones(3)),
+        lambda y: y.view(3, 1).zero_(),
+        lambda y: y.__setitem__(slice(None), 1.0),
+    ],
+)
+def test_constants_over_all_of_a_tensor_leave_its_history(write: Any) -> None:
+    x = treadle.ones(3, requires_grad=True)
+    y = x * 2
+    write(y)
+    assert y.requires_grad
+    (y * y).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.numpy(), np.zeros(3))
+
+
 def test_unseen_writes_change_values_but_not_gradients() -> None:
     x = leaf(1.0, 2.0)
     h = x * 3

@@ -64,6 +64,8 @@ def write(t: Any, value: Any) -> Any:
     if quiet and base._needs == DERIVED:
         with enable_grad():
             fitted = _Unseen.apply(base, fitted.detach())
+    elif base._needs == DERIVED and not fitted._needs:
+        fitted = _Overwritten.apply(base, fitted)
     rebind(base, fitted)
     if base is not t:
         refresh(t)
@@ -81,6 +83,18 @@ class _Unseen(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         return grads[0], None
+
+
+class _Overwritten(Function):
+    """A write of constants over all of a tensor: it still has a history, and hands zeros on."""
+
+    @staticmethod
+    def forward(ctx: Any, old: Any, new: Any) -> Any:
+        return new
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return creation.zeros_like(grads[0]), None
 
 
 def _in_dtype(t: Any, value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from treadle.base import dtype as dt
 from treadle.codegen.contract.flow import WORD, call, function
-from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M
+from treadle.codegen.contract.layout import COMBINE, PARTIAL, A, K, M, N
 from treadle.codegen.contract.pack import stretch_of
 from treadle.codegen.contract.panel import Columns
 from treadle.codegen.contract.parts import Frame, Parts
@@ -80,14 +81,14 @@ class _Block:
     def _tables(self) -> None:
         """A pointer for each row of A, of the extras and of the outputs."""
         f, frame, parts = self.f, self.frame, self.parts
+        height = parts.tile.rows
+        padded = f.div(self.rows + (height - 1), height) * height
         with f.when(self.summing):
-            height = parts.tile.rows
-            padded = f.div(self.rows + (height - 1), height) * height
             self._table(A, frame.place("rows"), padded)
         with f.when(self.finishing):
             for i, operand in enumerate(parts.layout.ends):
                 at = f.at(frame.place("ends"), frame.number("end_size") * i)
-                self._table(operand, at, self.rows)
+                self._table(operand, at, padded)
 
     def _table(self, operand: int, at: Any, padded: Value) -> None:
         addresses = self.parts.addresses
@@ -129,26 +130,57 @@ class _Block:
             b.set(panel)
             b_row.set(row_bytes)
         begun = k > self.start
+        straight = self._straight(column, more)
+        out = self._out(column)
         with f.loop(0, self.rows, parts.chunk) as row:
             rows = f.least(self.rows - row, parts.chunk)
             at = f.at(self.tiles, offset + row * frame.number("row"))
+            ends = f.at(frame.place("ends"), row * WORD)
             with f.choose(self.summing) as (compute, combine):
                 with compute:
                     sums = f.builder.select(begun.raw, at, frame.place("zeros"))
                     sums_row = begun.where(f.index(parts.row_bytes), f.index(0))
-                    call(
-                        f, parts.sweep, f.at(a_rows, row * WORD), rows, a_steps, b.get(),
-                        b_row.get(), depth, at, sums, sums_row,
-                    )  # fmt: skip
+                    given = (f.at(a_rows, row * WORD), rows, a_steps, b.get(), b_row.get(), depth)
+                    self._sum(given, at, (sums, sums_row), straight, (ends, out))
                 with combine:
                     source = f.at(self.partial, offset + row * parts.row_bytes)
                     self._combine(source, at, rows)
-            with f.when(self.finishing & ~more):
+            with f.when(self.finishing & ~more & ~straight):
                 call(
-                    f, parts.finish, at, frame.params, f.at(frame.place("ends"), row * WORD),
-                    frame.number("end_size"), rows, self.n + column,
-                    f.least(self.columns - column, width),
+                    f, parts.finish, at, frame.params, ends, frame.number("end_size"), rows,
+                    self.n + column, f.least(self.columns - column, width),
                 )  # fmt: skip
+
+    def _straight(self, column: Value, more: Value) -> Value:
+        """Whether the sums of a panel are the output and whole rows of it: no tile in between."""
+        f, frame, parts = self.f, self.frame, self.parts
+        if parts.sweep_out is None:
+            return f.const(False, dt.bool_)
+        width = parts.tile.width
+        whole = frame.whole(parts.addresses, N, self.n + column, self.columns - column, width)
+        return self.summing & self.finishing & ~more & whole
+
+    def _out(self, column: Value) -> Value:
+        """Where the only output's columns begin in each of its rows."""
+        f, frame, parts = self.f, self.frame, self.parts
+        if parts.sweep_out is None:
+            return f.index(0)
+        return parts.addresses.offset(f, frame.params, parts.layout.ends[0], N, self.n + column)
+
+    def _sum(
+        self, given: tuple[Any, ...], tiles: Any, before: tuple[Any, Value], straight: Value,
+        out: tuple[Any, Value],
+    ) -> None:  # fmt: skip
+        """Rows of A against a panel of B, on top of what was summed before."""
+        f, parts = self.f, self.parts
+        if parts.sweep_out is None:
+            call(f, parts.sweep, *given, tiles, *before)
+            return
+        with f.choose(straight) as (to_output, to_tiles):
+            with to_output:
+                call(f, parts.sweep_out, *given, out[0], *before, out[1])
+            with to_tiles:
+                call(f, parts.sweep, *given, tiles, *before)
 
     def _combine(self, source: Any, to: Any, rows: Value) -> None:
         """Sums the slices of some rows, in the order of k."""

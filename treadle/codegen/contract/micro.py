@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from treadle.base.dtype import DType
@@ -12,6 +13,7 @@ from treadle.codegen.target import Target
 from treadle.codegen.value import Value, ir, llvm_type
 
 _SWEEP: Final = "pippiippi"
+_SWEEP_OUT: Final = _SWEEP + "i"
 
 
 def share_sweep(module: Any, target: Target, tile: Tile, dtype: DType) -> Any:
@@ -19,6 +21,14 @@ def share_sweep(module: Any, target: Target, tile: Tile, dtype: DType) -> Any:
     return share(
         module, target, f"sweep {tile.name} {dtype.name}", _SWEEP,
         lambda alone, symbol: render_sweep(alone, target, symbol, tile, dtype),
+    )  # fmt: skip
+
+
+def share_sweep_out(module: Any, target: Target, tile: Tile, dtype: DType) -> Any:
+    """The function of `render_sweep_out`, compiled by itself."""
+    return share(
+        module, target, f"sweep out {tile.name} {dtype.name}", _SWEEP_OUT,
+        lambda alone, symbol: render_sweep_out(alone, target, symbol, tile, dtype),
     )  # fmt: skip
 
 
@@ -35,13 +45,45 @@ def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DTyp
     element is one chain of multiply-adds in the order of k, however k is blocked.
     """
     made, f, args = function(module, target, name, _SWEEP)
-    rows, count, steps, b, b_row, depth, tiles, sums, sums_row = args
+    tiles = args[6]
+
+    def places(start: Value, height: int) -> list[Any]:
+        at = f.at(tiles, start * (tile.width * tile.itemsize))
+        return [f.at(at, i * tile.width * tile.itemsize) for i in range(height)]
+
+    _sweep(f, tile, dtype, args, places)
+    return made
+
+
+def render_sweep_out(module: Any, target: Target, name: str, tile: Tile, dtype: DType) -> Any:
+    """`sweep_out(rows, count, steps, b, b_row, depth, outs, sums, sums_row, offset)`: as `sweep`,
+    but row i of the result goes `offset` bytes behind the pointer `outs[i]`.
+
+    Pointers past `count`, up to a whole tile, must be those of the last row, as those of A are.
+    """
+    made, f, args = function(module, target, name, _SWEEP_OUT)
+    outs, offset = args[6], args[9]
+
+    def places(start: Value, height: int) -> list[Any]:
+        return [f.at(f.pointer(outs, start + i), offset) for i in range(height)]
+
+    _sweep(f, tile, dtype, args, places)
+    return made
+
+
+def _sweep(
+    f: Flow, tile: Tile, dtype: DType, args: list[Any],
+    places: Callable[[Value, int], list[Any]],
+) -> None:  # fmt: skip
+    """The tiles of all rows; `places` says where the rows of a tile go."""
+    rows, count, steps, b, b_row, depth, _, sums, sums_row = args[: len(_SWEEP)]
 
     def emit(height: int, start: Value) -> None:
         sources = [f.pointer(rows, start + i) for i in range(height)]
-        at = f.at(tiles, start * (tile.width * tile.itemsize))
         before = f.at(sums, start * sums_row)
-        _Tile(f, tile, dtype, height).emit(sources, steps, b, b_row, depth, before, at)
+        _Tile(f, tile, dtype, height).emit(
+            sources, steps, b, b_row, depth, before, places(start, height)
+        )
 
     small, full = tile.heights[0], count
     if small < tile.rows:
@@ -56,7 +98,6 @@ def render_sweep(module: Any, target: Target, name: str, tile: Tile, dtype: DTyp
     with f.loop(0, full, tile.rows) as start:
         emit(tile.rows, start)
     f.builder.ret_void()
-    return made
 
 
 class _Tile:
@@ -70,9 +111,10 @@ class _Tile:
         self.type = llvm_type(dtype, tile.lanes)
 
     def emit(
-        self, rows: list[Any], steps: Any, b: Any, b_row: Value, depth: Value, sums: Any, tiles: Any
-    ) -> None:
-        """The sums of before, the loop, and the sums stored."""
+        self, rows: list[Any], steps: Any, b: Any, b_row: Value, depth: Value, sums: Any,
+        to: list[Any],
+    ) -> None:  # fmt: skip
+        """The sums of before, the loop, and the sums stored, each row where `to` says."""
         f, builder = self.f, self.f.builder
         vector = self.tile.lanes * self.tile.itemsize
         places = [i * vector for i in range(self.height * self.tile.vectors)]
@@ -96,8 +138,10 @@ class _Tile:
             phi.add_incoming(next_, body)
 
         builder.position_at_end(done)
-        for i, total in zip(places, totals, strict=True):
-            builder.store(total, f.at(tiles, i), align=vector)
+        vectors = self.tile.vectors
+        for i, total in enumerate(totals):
+            at = f.at(to[i // vectors], i % vectors * vector)
+            builder.store(total, at, align=self.tile.itemsize)
 
     def _step(self, rows: list[Any], step: Value, b: Any, sums: list[Any]) -> list[Any]:
         """One k: `vectors` loads of B, and for each row one element of A against them."""

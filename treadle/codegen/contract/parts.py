@@ -8,12 +8,13 @@ from treadle.codegen.contract.address import Addresses
 from treadle.codegen.contract.finish import RenderValue, render_finish
 from treadle.codegen.contract.flow import Flow
 from treadle.codegen.contract.layout import BATCH, A, B, K, Layout
-from treadle.codegen.contract.micro import share_sweep
+from treadle.codegen.contract.micro import share_sweep, share_sweep_out
 from treadle.codegen.contract.pack import share_pack
 from treadle.codegen.contract.tile import Tile, choose
 from treadle.codegen.target import Target
 from treadle.codegen.value import Value
 from treadle.ir.contraction import Contraction
+from treadle.ir.loop import Var
 
 CHUNK: Final = 4
 """Tiles that are summed before their outputs are written: few enough that both overlap."""
@@ -37,6 +38,7 @@ class Parts:
         self.layout = Layout(c)
         self.addresses = Addresses(module, target, self.layout)
         self.sweep = share_sweep(module, target, tile, c.accumulator)
+        self.sweep_out = share_sweep_out(module, target, tile, c.accumulator) if _plain(c) else None
         self.pack_a = share_pack(
             module, target, tile, tile.rows, c.a.dtype, c.accumulator,
             {"m": "across", "k": "along"}.get(c.a.unit, ""),
@@ -48,6 +50,18 @@ class Parts:
         self.finish = render_finish(
             module, target, f"{symbol}.finish", tile, self.addresses, render_value
         )
+
+
+def _plain(c: Contraction) -> bool:
+    """Whether the sums themselves are the output, in rows."""
+    out = c.out[0]
+    return (
+        not c.extras
+        and len(c.out) == 1
+        and out.unit == "n"
+        and out.dtype is c.accumulator
+        and isinstance(c.outputs[0], Var)
+    )
 
 
 class Frame:
