@@ -130,13 +130,14 @@ def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
     if any(type(launch) is Repeat for launch in launches):
         params, records, _ = _table(launches)
         return array("q", params.tobytes()), array("q", records.tobytes())
-    params, records = array("q"), array("q")
+    params: list[int] = []
+    records: list[int] = []
     for number, (kernel, mine, tasks, grain, _) in enumerate(launches):
         if grain < 1 or tasks < 0:
             raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
-        records.extend((kernel, len(params), tasks, grain, 0))
-        params.extend(mine)
-    return params, records
+        records += (kernel, len(params), tasks, grain, 0)
+        params += mine
+    return array("q", params), array("q", records)
 
 
 def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 from typing import Final
 
@@ -92,6 +93,12 @@ def _winograd(
     return Schedule(tuple(steps), scratch, workspace)
 
 
+@lru_cache(1 << 12)
+def _unsized(contraction: Contraction, target: Machine) -> tuple[Layout, Tile]:
+    """What does not depend on the sizes of a contraction."""
+    return Layout(contraction), choose(target, contraction.accumulator)
+
+
 class _Planner:
     """Fills in the `NUMBERS` of the launches."""
 
@@ -100,8 +107,7 @@ class _Planner:
     ) -> None:
         self.c = contraction
         self.processors = processors
-        self.layout = Layout(contraction)
-        self.tile: Tile = choose(target, contraction.accumulator)
+        self.layout, self.tile = _unsized(contraction, target)
         self.sizes = coalesce(self.layout, sizes)
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
@@ -212,7 +218,7 @@ class _Planner:
         total = 0
         for name, size in places.items():
             n[name] = total
-            total = up(total + size, 64)
+            total = -(-(total + size) // 64) * 64
         return total
 
     def _place_workspace(self) -> int:
