@@ -230,7 +230,9 @@ class Planned:
         self, outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int],
         numbers: Sequence[int], nodes: Sequence[Node],
     ) -> None:  # fmt: skip
-        self._key, _ = structure(outputs, inputs, donated)
+        key, _ = structure(outputs, inputs, donated)
+        # One object stands for the structure: the key is long, and tuples are hashed each time.
+        self._family = _families.setdefault(key, Family())
         self._inputs = list(inputs)
         self._donated = donated
         self._numbers = tuple(numbers)
@@ -246,11 +248,10 @@ class Planned:
         """The bound plan for other sizes, if they are no news; graphs that were recorded in
         another order but are equal share one."""
         mine = self._take(sizes)
-        exact = (self._key, mine, self._numbers)
+        exact = (self._family, mine, self._numbers)
         bound = _bound.get(exact)
         if bound is None:
-            family = _families.get(self._key)
-            known = None if family is None else family.find(mine)
+            known = self._family.find(mine)
             if known is not None:
                 bound = _remember(exact, self._filled(*known))
         return bound
@@ -271,11 +272,10 @@ class Planned:
     def make(self, sizes: Sequence[Any], outputs: list[Node], inputs: list[Node]) -> Bound:
         """The bound plan for a graph of this structure."""
         mine = self._take(sizes)
-        family = _families.setdefault(self._key, Family())
         with _uncollected():
-            plan = family.plan(mine, outputs, inputs, self._donated)
+            plan = self._family.plan(mine, outputs, inputs, self._donated)
             bound = Bound(plan, inputs, self._numbers)
-        return _remember((self._key, mine, self._numbers), bound)
+        return _remember((self._family, mine, self._numbers), bound)
 
 
 def _remember(key: Any, bound: Bound) -> Bound:

@@ -61,17 +61,27 @@ class Program:
     __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "slots")
 
     def __init__(self, launches: Sequence[Launch | Repeat], slots: int, scratch: int = 0) -> None:
-        params, records = _flat(launches)
-        self._params: Final = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
+        self._fill(*_flat(launches), slots, scratch)
+
+    @classmethod
+    def of(cls, params: list[int], records: list[int], slots: int, scratch: int) -> Program:
+        """A program of the params of all launches, and for each launch its kernel, the place of
+        its params, tasks, grain and 0."""
+        made = cls.__new__(cls)
+        made._fill(array("q", params), array("q", records), slots, scratch)
+        return made
+
+    def _fill(self, params: Any, records: Any, slots: int, scratch: int) -> None:
+        self._params = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
         base = ctypes.addressof(self._params)
-        self._launches: Final = (ctypes.c_int64 * len(records)).from_buffer_copy(records)
-        self.count: Final = len(records) // _RECORD
+        self._launches = (ctypes.c_int64 * len(records)).from_buffer_copy(records)
+        self.count = len(records) // _RECORD
         for i in range(1, len(records), _RECORD):
             self._launches[i] = base + 8 * records[i]
-        self.slots: Final = slots
-        self._enter: Final = driver().enter
+        self.slots = slots
+        self._enter = driver().enter
         # A frame is used by one run at a time; threads that run the same program take their own.
-        self._frames: Final = [self.frame()]
+        self._frames = [self.frame()]
         pool.reserve(scratch)
 
     def run(self, addresses: list[int]) -> int:

@@ -6,10 +6,9 @@ Machine code serves every size; what depends on sizes is passed to it as plain n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
-from typing import Final
+from typing import Final, NamedTuple
 
 from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
@@ -44,8 +43,7 @@ _MOVE: Final = 8
 """Multiply-adds in the time that moving one element takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One launch of the kernel: `sizes` follow the buffers of `Contraction.params`.
 
     `grain` is how many of the `tasks` a thread should claim at once.
@@ -56,8 +54,7 @@ class Step:
     sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The launches of a contraction, in order; each begins when the one before has ended.
 
     `scratch` is in bytes per thread, `workspace` in bytes shared by the steps. Both are to start
