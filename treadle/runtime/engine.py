@@ -60,6 +60,15 @@ class Cells:
         self._pack(self._memory, self._offset, *values)
 
 
+_ROOMY_FROM: Final = 1 << 20
+
+
+def _roomy(nbytes: int) -> int:
+    """The next power of two for large temporary memory: plans of other shapes take the same
+    block, whose pages are there, and what is not touched costs nothing."""
+    return nbytes if nbytes < _ROOMY_FROM else 1 << (nbytes - 1).bit_length()
+
+
 class Bound:
     """A plan with the addresses of its kernels, ready to run on any inputs of its types.
 
@@ -100,7 +109,7 @@ class Bound:
     def _place(self, arena: int, steps: Sequence[Native | HostCall]) -> None:
         self.steps = steps
         workspace = max([s.workspace for s in steps if type(s) is Native], default=0)
-        self.arena = aligned(arena) + workspace
+        self.arena = _roomy(aligned(arena) + workspace)
 
     def filled(self, tree: tuple[Any, ...], steps: Sequence[Native | HostCall]) -> Bound:
         """The same for other numbers of the plan's template."""
