@@ -27,7 +27,7 @@ class _Atom:
     """What formulas are made of: a symbol, or a number that has no formula of its own.
 
     `text` is Python for its value over the names `a0`, `a1` ... of earlier atoms, `needs`.
-    `chance`: a remainder, or what a function gave: it is another number only by chance.
+    `chance`: a remainder (`rest`), or what a function gave: it is another number only by chance.
     """
 
     value: int
@@ -37,6 +37,7 @@ class _Atom:
     text: str
     needs: tuple[int, ...]
     chance: bool = False
+    rest: bool = False
 
 
 class Algebra:
@@ -217,7 +218,7 @@ class Algebra:
             text = f"({self.text(a)}){sign}({self.text(b)})"
             needs = self._needs((a, b))
             chance = sign == "%" or any(self._atoms[i].chance for i in needs)
-            atom = _Atom(value, other, least, most, text, needs, chance)
+            atom = _Atom(value, other, least, most, text, needs, chance, sign == "%")
             found = self._known[key] = self._atom(atom)
         return found
 
@@ -358,8 +359,9 @@ class Algebra:
             self.positive(difference if _value(difference) > 0 else -difference)
             return False
         if _value(a) != _value(b) or a.other != _other(b) or self._by_chance(difference):
-            if type(b) is not Symbolic and b == 0 and _value(a) > 0:
-                # Extents of 0 are no coincidence: there is nothing to read then.
+            if type(b) is not Symbolic and b == 0 and _value(a) > 0 and not self._is_rest(a):
+                # Extents of 0 are no coincidence: there is nothing to read then. That nothing is
+                # left of a division is one.
                 self.positive(a)
             return False
         self.require(difference)
@@ -367,6 +369,10 @@ class Algebra:
 
     def _by_chance(self, difference: int) -> bool:
         return any(self._atoms[i].chance for monomial, _ in _form(difference) for i in monomial)
+
+    def _is_rest(self, number: int) -> bool:
+        form = _form(number)
+        return len(form) == 1 and len(form[0][0]) == 1 and self._atoms[form[0][0][0]].rest
 
     def require(self, difference: int) -> None:
         """Makes it a condition that a number is 0, which it is."""

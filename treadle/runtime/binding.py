@@ -184,14 +184,16 @@ class Binding:
         """What `bound_steps` gives for the plan of some numbers."""
         out: list[Native | HostCall] = []
         behind = (self._arena_slot, aligned(tree[0]))
-        launches: list[program.Launch] = []
+        params: list[int] = []
+        records: list[int] = []
         owners: list[int] = []
         scratch = workspace = 0
         for i, (known, numbers) in enumerate(zip(self._steps, tree[2], strict=True)):
             if known is None:
-                if launches:
-                    out.append(self._native(launches, owners, scratch, workspace, tree))
-                    launches, owners, scratch, workspace = [], [], 0, 0
+                if owners:
+                    native = Program.of(params, records, self._arena_slot + 1, scratch)
+                    out.append(Native(self._parts(owners, tree), native, workspace))
+                    params, records, owners, scratch, workspace = [], [], [], 0, 0
                 step = self._template.model.steps[i]
                 out.append(filled_step(step, numbers))
                 continue
@@ -201,26 +203,28 @@ class Binding:
                 if keeps:
                     scratch = max(scratch, scratch_bytes(kernel, sizes))
                 grain = _grain(tasks, flop, nbytes)
-                launches.append(program.Launch(address, places + sizes, tasks, grain))
+                records += (address, len(params), tasks, grain, 0)
+                params += places
+                params += sizes
                 owners.append(i)
                 continue
             cut = _schedule(address, kernel, sizes)
             scratch = max(scratch, cut.scratch)
             workspace = max(workspace, cut.workspace)
-            places += behind
-            for part in cut.steps:
-                launches.append(
-                    program.Launch(address, places + part.sizes, part.tasks, part.grain)
-                )
+            for part_tasks, part_grain, part_sizes in cut.steps:
+                records += (address, len(params), part_tasks, part_grain, 0)
+                params += places
+                params += behind
+                params += part_sizes
                 owners.append(i)
-        if launches:
-            out.append(self._native(launches, owners, scratch, workspace, tree))
+        if owners:
+            native = Program.of(params, records, self._arena_slot + 1, scratch)
+            out.append(Native(self._parts(owners, tree), native, workspace))
         return out
 
-    def _native(
-        self, launches: list[program.Launch], owners: list[int], scratch: int, workspace: int,
-        tree: tuple[Any, ...],
-    ) -> Native:  # fmt: skip
+    def _parts(self, owners: list[int], tree: tuple[Any, ...]) -> Callable[[], Sequence[Part]]:
+        """Whose part each launch is: the step of the plan, which is filled in when it is asked."""
+
         def parts() -> list[Part]:
             steps = self._template.filled(tree).steps
             return [
@@ -229,4 +233,4 @@ class Binding:
                 if isinstance(step := steps[i], Launch)
             ]
 
-        return Native(parts, Program(launches, self._arena_slot + 1, scratch), workspace)
+        return parts

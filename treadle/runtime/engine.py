@@ -63,6 +63,15 @@ class Cells:
         self._pack(self._memory, self._offset, *values)
 
 
+_ROOMY_FROM: Final = 1 << 20
+
+
+def _roomy(nbytes: int) -> int:
+    """The next power of two for large temporary memory: plans of other shapes take the same
+    block, whose pages are there, and what is not touched costs nothing."""
+    return nbytes if nbytes < _ROOMY_FROM else 1 << (nbytes - 1).bit_length()
+
+
 class Bound:
     """A plan with the addresses of its kernels, ready to run on any inputs of its types.
 
@@ -103,7 +112,7 @@ class Bound:
     def _place(self, arena: int, steps: Sequence[Native | HostCall]) -> None:
         self.steps = steps
         workspace = max([s.workspace for s in steps if type(s) is Native], default=0)
-        self.arena = aligned(arena) + workspace
+        self.arena = _roomy(aligned(arena) + workspace)
 
     def filled(self, tree: tuple[Any, ...], steps: Sequence[Native | HostCall]) -> Bound:
         """The same for other numbers of the plan's template."""
@@ -233,7 +242,9 @@ class Planned:
         self, outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int],
         numbers: Sequence[int], nodes: Sequence[Node],
     ) -> None:  # fmt: skip
-        self._key, _ = structure(outputs, inputs, donated)
+        key, _ = structure(outputs, inputs, donated)
+        # One object stands for the structure: the key is long, and tuples are hashed each time.
+        self._family = _families.setdefault(key, Family())
         self._inputs = list(inputs)
         self._donated = donated
         self._numbers = tuple(numbers)
@@ -249,11 +260,10 @@ class Planned:
         """The bound plan for other sizes, if they are no news; graphs that were recorded in
         another order but are equal share one."""
         mine = self._take(sizes)
-        exact = (self._key, mine, self._numbers)
+        exact = (self._family, mine, self._numbers)
         bound = _bound.get(exact)
         if bound is None:
-            family = _families.get(self._key)
-            known = None if family is None else family.find(mine)
+            known = self._family.find(mine)
             if known is not None:
                 bound = _remember(exact, self._filled(*known))
         return bound
@@ -274,15 +284,14 @@ class Planned:
     def make(self, sizes: Sequence[Any], outputs: list[Node], inputs: list[Node]) -> Bound:
         """The bound plan for a graph of this structure."""
         mine = self._take(sizes)
-        family = _families.setdefault(self._key, Family())
         with _uncollected():
-            if family.begun:
-                plan, steps = family.plan(mine, outputs, inputs, self._donated), None
+            if self._family.begun:
+                plan, steps = self._family.plan(mine, outputs, inputs, self._donated), None
             else:
-                family.begin(mine, outputs, inputs)
+                self._family.begin(mine, outputs, inputs)
                 plan, steps = _first(outputs, inputs, self._donated)
             bound = Bound(plan, inputs, self._numbers, steps)
-        return _remember((self._key, mine, self._numbers), bound)
+        return _remember((self._family, mine, self._numbers), bound)
 
 
 def _first(

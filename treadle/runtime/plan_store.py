@@ -74,7 +74,7 @@ def find(
         if addresses is None:
             return None
         tables = Tables(params, records).with_kernels(addresses)
-        native = Program.of(tables, plan.arena_slot + 1, scratch)
+        native = Program.of(*tables, plan.arena_slot + 1, scratch)
         natives.append(Native(_numbered(parts, number), native, workspace))
     return plan, natives
 

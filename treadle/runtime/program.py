@@ -82,17 +82,17 @@ class Program:
     __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "scratch", "slots")
 
     def __init__(self, launches: Sequence[Launch | Repeat], slots: int, scratch: int = 0) -> None:
-        self._set(_flat(launches), slots, scratch)
+        self._fill(*_flat(launches), slots, scratch)
 
     @classmethod
-    def of(cls, tables: Tables, slots: int, scratch: int) -> Program:
-        """A program of what `tables` of another one gave."""
+    def of(cls, params: Sequence[int], records: Sequence[int], slots: int, scratch: int) -> Program:
+        """A program of the params of all launches, and for each launch its kernel, the place of
+        its params, tasks, grain and 0."""
         made = cls.__new__(cls)
-        made._set(tables, slots, scratch)
+        made._fill(array("q", params), array("q", records), slots, scratch)
         return made
 
-    def _set(self, tables: Tables, slots: int, scratch: int) -> None:
-        params, records = tables
+    def _fill(self, params: Any, records: Any, slots: int, scratch: int) -> None:
         self._params = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
         base = ctypes.addressof(self._params)
         self._launches = (ctypes.c_int64 * len(records)).from_buffer_copy(records)
@@ -165,20 +165,21 @@ class Program:
         return table, ctypes.addressof(whole)
 
 
-def _flat(launches: Sequence[Launch | Repeat]) -> Tables:
-    """The tables of some launches."""
+def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
+    """The params of all launches in order, and their records with the places of their params."""
     if any(type(launch) is Repeat for launch in launches):
         params, records, _ = _table(launches)
-        return Tables(array("q", params.tobytes()), array("q", records.tobytes()))
-    params, records = array("q"), array("q")
+        return array("q", params.tobytes()), array("q", records.tobytes())
+    words: list[int] = []
+    entries: list[int] = []
     for number, launch in enumerate(launches):
         assert type(launch) is Launch
         kernel, mine, tasks, grain, _ = launch
         if grain < 1 or tasks < 0:
             raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
-        records.extend((kernel, len(params), tasks, grain, 0))
-        params.extend(mine)
-    return Tables(params, records)
+        entries += (kernel, len(words), tasks, grain, 0)
+        words += mine
+    return array("q", words), array("q", entries)
 
 
 def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:
