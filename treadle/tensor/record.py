@@ -492,13 +492,20 @@ def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
     value = base
-    for step in t._steps:
-        op, attrs = step
-        value = (
-            record(ALIAS, (value,), (), CONSTANT)
-            if step is DETACHED
-            else record(op, (value,), attrs)
-        )
+    recorder = LOCAL.recorder
+    before = recorder.grad
+    # Its history follows from how the view was made, not from where it is read again.
+    recorder.grad = True
+    try:
+        for step in t._steps:
+            op, attrs = step
+            value = (
+                record(ALIAS, (value,), (), CONSTANT)
+                if step is DETACHED
+                else record(op, (value,), attrs)
+            )
+    finally:
+        recorder.grad = before
     t._trace, t._pos, t._node = value._trace, value._pos, value._node
     t._needs, t._buffer = value._needs, value._buffer
     t._seen = base._version
@@ -511,12 +518,13 @@ def view(op: Op, source: Any, attrs: tuple[Any, ...]) -> Any:
     can tell."""
     out = record1(op, source, attrs)
     base = source._base
+    made = ((op, attrs),) if LOCAL.recorder.grad else ((op, attrs), DETACHED)
     if base is None:
         out._base = source
-        out._steps = ((op, attrs),)
+        out._steps = made
         out._seen = source._version
     else:
         out._base = base
-        out._steps = (*source._steps, (op, attrs))
+        out._steps = source._steps + made
         out._seen = base._version
     return out
