@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.base.algebra import SMALLEST, Algebra
-from treadle.base.symbolic import Symbolic, derived, derived_all, fixed
+from treadle.base.symbolic import Symbolic, derived, derived_all, fixed, now
 
 SIZES = st.integers(SMALLEST, 40)
 Number = Callable[[list[int]], int]
@@ -23,7 +23,7 @@ def traced(
     algebra = Algebra()
     symbols = [algebra.symbol(v, o) for v, o in zip(values, others, strict=True)]
     found = body(list(symbols))
-    assert [int.__index__(x) for x in found] == body(list(values))
+    assert [now(x) for x in found] == body(list(values))
     return algebra.compile(found)
 
 

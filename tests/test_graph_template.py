@@ -14,11 +14,12 @@ from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
 from treadle.graph.plan import Plan, show
-from treadle.graph.structure import structure
-from treadle.graph.template import Family, Sample, Template
+from treadle.graph.structure import ordered, structure
+from treadle.graph.formulas import Sample
+from treadle.graph.template import Family, Template
 from treadle.graph.text import write
 from treadle.ir.key import pattern_key
-from treadle.ir.node import Node, topological
+from treadle.ir.node import Node
 from treadle.ops.contract import contract
 from treadle.ops.gather import JOIN
 from treadle.ops.pointwise import add, gt, mul, neg, sub, where
@@ -58,7 +59,7 @@ def anew(step: Step, other: Step, constants: list[int]) -> Plan | None:
     """The plan of a template made for the very graph, if the same sizes vary."""
     _, sizes = structure(step.outputs, step.inputs, step.donated)
     _, before = structure(other.outputs, other.inputs, other.donated)
-    sample = Sample(before, tuple([n.shape for n in topological(other.outputs)]))
+    sample = Sample(before, tuple([n.shape for n in ordered(other.outputs, other.inputs)]))
     template = Template(sizes, sample, step.outputs, step.inputs, step.donated)
     return template.plan(sizes) if template.constants == constants else None
 

@@ -225,6 +225,23 @@ def test_leaves_may_be_written_without_gradients_only() -> None:
     assert x.shape == (3,) and x.requires_grad
 
 
+def test_where_a_view_is_read_again_does_not_change_its_history() -> None:
+    x = treadle.ones(2, 3, requires_grad=True)
+    y = x * 2
+    view = y.t()
+    view[2] = treadle.zeros(2)
+    copy = view.detach()
+    y.mul_(3)
+    with treadle.no_grad():
+        assert view.sum().item() == 24
+        quiet = y.t()
+    y.add_(1)
+    assert view.requires_grad and not copy.requires_grad and not quiet.requires_grad
+    assert view.tolist() == copy.tolist() == quiet.tolist() == [[7, 7], [7, 7], [1, 1]]
+    view.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[6, 6, 0], [6, 6, 0]]
+
+
 @pytest.mark.parametrize(
     "write",
     [

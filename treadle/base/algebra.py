@@ -7,12 +7,17 @@ formulas are one object, so that what is equal for all values is found equal wit
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from treadle.base.symbolic import Form, Monomial, Real, Symbolic
 
+_REAL: Final[dict[str, Callable[[float, float], float]]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+    "**": operator.pow,
+}  # fmt: skip
 SMALLEST: Final = 2
 """What a symbol is at least: extents of 0 and 1 are cases of their own."""
 
@@ -22,7 +27,7 @@ class _Atom:
     """What formulas are made of: a symbol, or a number that has no formula of its own.
 
     `text` is Python for its value over the names `a0`, `a1` ... of earlier atoms, `needs`.
-    `chance`: a remainder, or what a function gave: it is another number only by chance.
+    `chance`: a remainder (`rest`), or what a function gave: it is another number only by chance.
     """
 
     value: int
@@ -32,12 +37,16 @@ class _Atom:
     text: str
     needs: tuple[int, ...]
     chance: bool = False
+    rest: bool = False
 
 
 class Algebra:
     """Symbols, the formulas made of them, and the conditions that were decided on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        # Whether it is a condition that numbers are different: for whom a program decides that,
+        # rather than a planner.
+        self.strict = strict
         self.symbols = 0
         self._extents: list[int] = []
         self._named: dict[int, Symbolic] = {}
@@ -60,10 +69,28 @@ class Algebra:
 
     def real(self, value: float) -> Real:
         """A fresh floating-point number."""
-        found = Real(value)
-        found.algebra, found.text = self, f"v[{self.symbols}]"
+        found = Real(self, f"v[{self.symbols}]", value, (self.symbols,))
         self.symbols += 1
         return found
+
+    def combined(self, operation: str, a: float, b: float) -> Real:
+        """An operation on numbers of which one at least varies, as a floating-point number."""
+        apply = _REAL[operation]
+        texts, needs = [], []
+        for x in (a, b):
+            texts.append(self.text(x) if type(x) in (Real, Symbolic) else repr(x))
+            needs += x.needs if type(x) is Real else [x] if type(x) is Symbolic else []
+        text = f"(({texts[0]}) {operation} ({texts[1]}))"
+        return Real(self, text, apply(_plain(a), _plain(b)), tuple(needs))
+
+    def fix_real(self, number: Real) -> float:
+        """A floating-point number that must be the same."""
+        for each in number.needs:
+            if type(each) is Symbolic:
+                self.fix(each)
+            else:
+                self._given.append((each, number.value))
+        return number.value
 
     def given(self, number: Symbolic) -> None:
         """One more value that is given, and must be that of a number."""
@@ -97,8 +124,7 @@ class Algebra:
             return value
         found = self._formed.get(form)
         if found is None:
-            found = self._formed[form] = int.__new__(Symbolic, value)
-            found.algebra, found.form, found.other = self, form, other
+            found = self._formed[form] = Symbolic(self, form, value, other)
             self._kept.append(found)
         return found
 
@@ -106,7 +132,7 @@ class Algebra:
         """`a + sign * b`"""
         if type(b) is not Symbolic and not b:
             return a
-        key = (sign, id(a), id(b) if type(b) is Symbolic else None, b.__index__())
+        key = (sign, id(a), id(b)) if type(b) is Symbolic else (sign, id(a), None, b.__index__())
         found = self._known.get(key)
         if found is None:
             terms = dict(_form(a))
@@ -192,7 +218,7 @@ class Algebra:
             text = f"({self.text(a)}){sign}({self.text(b)})"
             needs = self._needs((a, b))
             chance = sign == "%" or any(self._atoms[i].chance for i in needs)
-            atom = _Atom(value, other, least, most, text, needs, chance)
+            atom = _Atom(value, other, least, most, text, needs, chance, sign == "%")
             found = self._known[key] = self._atom(atom)
         return found
 
@@ -326,9 +352,16 @@ class Algebra:
         if a is b:
             return True
         difference = a - b
+        if self.strict:
+            if _value(a) == _value(b):
+                self.require(difference)
+                return True
+            self.positive(difference if _value(difference) > 0 else -difference)
+            return False
         if _value(a) != _value(b) or a.other != _other(b) or self._by_chance(difference):
-            if type(b) is not Symbolic and b == 0 and _value(a) > 0:
-                # Extents of 0 are no coincidence: there is nothing to read then.
+            if type(b) is not Symbolic and b == 0 and _value(a) > 0 and not self._is_rest(a):
+                # Extents of 0 are no coincidence: there is nothing to read then. That nothing is
+                # left of a division is one.
                 self.positive(a)
             return False
         self.require(difference)
@@ -336,6 +369,10 @@ class Algebra:
 
     def _by_chance(self, difference: int) -> bool:
         return any(self._atoms[i].chance for monomial, _ in _form(difference) for i in monomial)
+
+    def _is_rest(self, number: int) -> bool:
+        form = _form(number)
+        return len(form) == 1 and len(form[0][0]) == 1 and self._atoms[form[0][0][0]].rest
 
     def require(self, difference: int) -> None:
         """Makes it a condition that a number is 0, which it is."""
@@ -367,11 +404,17 @@ class Algebra:
         return "+".join(parts) or "0"
 
     def _needs(self, numbers: Iterable[float]) -> tuple[int, ...]:
-        return tuple({i for x in numbers for monomial, _ in _form(x) for i in monomial})
+        found: set[int] = set()
+        for x in numbers:
+            if type(x) is Real:
+                found.update(self._needs([n for n in x.needs if type(n) is Symbolic]))
+            else:
+                found.update([i for monomial, _ in _form(x) for i in monomial])
+        return tuple(found)
 
-    def compile(self, numbers: Sequence[int]) -> Callable[[Sequence[int]], list[int] | None]:
-        """A function from the symbols' values to the numbers', or to `None` where the conditions
-        do not hold."""
+    def compile(self, numbers: Any) -> Callable[[Sequence[float]], Any]:
+        """A function from the symbols' values to the numbers', which are a list or a tuple of
+        numbers and tuples, or to `None` where the conditions do not hold."""
         lines = [f"if {' or '.join(f'v[{i}] < {SMALLEST}' for i in self._extents)}:",
                  "    return None"] if self._extents else []  # fmt: skip
         done: set[int] = set()
@@ -385,19 +428,30 @@ class Algebra:
             left = "" if low is None else f"{low} <= "
             right = "" if high is None else f" <= {high}"
             lines += [f"if not {left}{text}{right}:", "    return None"]
-        lines += self._definitions(self._needs(numbers), done)
         names: dict[int, str] = {}
-        for x in numbers:
-            if type(x) is Symbolic and id(x) not in names:
-                names[id(x)] = f"x{len(names)}"
-                lines.append(f"{names[id(x)]} = {self.text(x)}")
-        listed = [names[id(x)] if type(x) is Symbolic else str(x) for x in numbers]
-        lines.append(f"return [{', '.join(listed)}]")
+        result = self._listed(numbers, names, lines, done)
+        lines.append(f"return {result}")
         source = "def evaluate(v):\n" + "\n".join([f"    {line}" for line in lines])
         scope: dict[str, Any] = {f"f{i}": f for i, f in enumerate(self._functions)}
+        scope |= {"inf": math.inf, "nan": math.nan}
         exec(compile(source, "<sizes of a plan>", "exec"), scope)
-        evaluate: Callable[[Sequence[int]], list[int] | None] = scope["evaluate"]
+        evaluate: Callable[[Sequence[float]], Any] = scope["evaluate"]
         return evaluate
+
+    def _listed(self, tree: Any, names: dict[int, str], lines: list[str], done: set[int]) -> str:
+        """Numbers as text; those with a formula are given names by lines before."""
+        if type(tree) in (list, tuple):
+            parts = [self._listed(each, names, lines, done) for each in tree]
+            if type(tree) is list:
+                return f"[{', '.join(parts)}]"
+            return f"({''.join([f'{part}, ' for part in parts])})"
+        if type(tree) not in (Symbolic, Real):
+            return repr(tree)
+        if id(tree) not in names:
+            lines += self._definitions(self._needs((tree,)), done)
+            names[id(tree)] = f"x{len(names)}"
+            lines.append(f"{names[id(tree)]} = {self.text(tree)}")
+        return names[id(tree)]
 
     def _definitions(self, atoms: Iterable[int], done: set[int]) -> list[str]:
         """The assignments of atoms not done yet, and of those that they need."""
@@ -440,11 +494,13 @@ def _parted(form: Form) -> tuple[int, Form]:
 
 def _plain(a: float) -> float:
     """The value of an argument, without its formula."""
-    return float.__add__(a, 0.0) if isinstance(a, float) else _value(a)
+    if type(a) is Real:
+        return a.value
+    return float(a) if isinstance(a, float) else _value(a)
 
 
 def _value(a: Any) -> int:
-    return int.__index__(a) if type(a) is not Symbolic else int.__add__(a, 0)
+    return a.value if type(a) is Symbolic else int.__index__(a)
 
 
 def _other(a: Any) -> Any:

@@ -17,6 +17,12 @@ def count(shape: Sequence[int]) -> int:
     return total
 
 
+def same(a: Shape, b: Shape) -> bool:
+    """Whether two shapes are equal. Extents of another rank are not compared: where they are
+    formulas, that would be a condition."""
+    return len(a) == len(b) and a == b
+
+
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Row-major strides, in elements."""
     out: list[int] = []

@@ -1,6 +1,6 @@
 """Integers that remember how they were computed, so that a computation can be done again on others.
 
-A `Symbolic` is an ordinary `int` to whoever computes with it; beside its value it has its formula,
+A `Symbolic` is an integer to whoever computes with it; beside its value it has its formula,
 a polynomial in symbols. Code that only adds, multiplies, divides and compares such numbers thereby
 writes down what its results are for other values of the symbols, and under which conditions all of
 its decisions would be the same. `Algebra.compile` makes one function of that.
@@ -23,32 +23,42 @@ Form = tuple[tuple[Monomial, int], ...]
 """A sum of `coefficient * monomial`, sorted; the constant's monomial is `()`."""
 
 
-class Symbolic(int):
+class Symbolic:
     """An integer with a formula; equal formulas of an algebra are one object.
 
     `other` is what the number would be for a second set of values, which helps to tell by which
-    formula another number may have been computed.
+    formula another number may have been computed. It passes for an `int` and is none, so that
+    whatever takes its value (`range`, `struct`, NumPy) has to ask for it: that fixes the number.
     """
 
-    algebra: Algebra
-    form: Form
-    other: int
+    __slots__ = ("algebra", "form", "other", "value")
 
-    __hash__ = int.__hash__
+    def __init__(self, algebra: Algebra, form: Form, value: int, other: int) -> None:
+        self.algebra = algebra
+        self.form = form
+        self.value = value
+        self.other = other
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return int
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
     def __add__(self, b: Any) -> Any:
-        return self.algebra.sum(self, b, 1) if isinstance(b, int) else fixed(self) + b
+        return self.algebra.sum(self, b, 1) if isinstance(b, int) else self._mixed("+", b)
 
     __radd__ = __add__
 
     def __sub__(self, b: Any) -> Any:
-        return self.algebra.sum(self, b, -1) if isinstance(b, int) else fixed(self) - b
+        return self.algebra.sum(self, b, -1) if isinstance(b, int) else self._mixed("-", b)
 
     def __rsub__(self, b: Any) -> Any:
         return (-self) + b
 
     def __mul__(self, b: Any) -> Any:
-        return self.algebra.product(self, b) if isinstance(b, int) else fixed(self) * b
+        return self.algebra.product(self, b) if isinstance(b, int) else self._mixed("*", b)
 
     __rmul__ = __mul__
 
@@ -67,11 +77,29 @@ class Symbolic(int):
     def __rfloordiv__(self, a: Any) -> Any:
         return self.algebra.quotient(a, self) if isinstance(a, int) else a // fixed(self)
 
+    def __truediv__(self, b: Any) -> Any:
+        known = isinstance(b, int | float)
+        return self.algebra.combined("/", self, b) if known else NotImplemented
+
+    def __rtruediv__(self, a: Any) -> Any:
+        known = isinstance(a, int | float)
+        return self.algebra.combined("/", a, self) if known else NotImplemented
+
     def __mod__(self, b: Any) -> Any:
         return self.algebra.remainder(self, b) if isinstance(b, int) else fixed(self) % b
 
     def __rmod__(self, a: Any) -> Any:
         return self.algebra.remainder(a, self) if isinstance(a, int) else a % fixed(self)
+
+    def _mixed(self, operation: str, b: Any) -> Any:
+        """An operation on what is no integer."""
+        return self.algebra.combined(operation, self, b) if isinstance(b, float) else NotImplemented
+
+    def __divmod__(self, b: Any) -> Any:
+        return self // b, self % b
+
+    def __rdivmod__(self, a: Any) -> Any:
+        return a // self, a % self
 
     def __eq__(self, b: object) -> bool:
         return self.algebra.equal(self, b) if isinstance(b, int) else False
@@ -94,10 +122,10 @@ class Symbolic(int):
     def __bool__(self) -> bool:
         return self != 0
 
-    def __int__(self) -> int:
+    def __index__(self) -> int:
         return fixed(self)
 
-    __trunc__ = __int__
+    __int__ = __trunc__ = __index__
 
     def _decided(operation: str) -> Any:  # type: ignore[misc]
         """An operation without a formula: it holds for this very number only."""
@@ -107,6 +135,10 @@ class Symbolic(int):
             return plain(fixed(self), *[fixed(x) for x in others])
 
         return method
+
+    # What integers have besides operators.
+    numerator = property(lambda self: self)
+    denominator = property(lambda self: 1)
 
     __pow__ = _decided("__pow__")
     __rpow__ = _decided("__rpow__")
@@ -121,31 +153,96 @@ class Symbolic(int):
     __rshift__ = _decided("__rshift__")
     __rrshift__ = _decided("__rrshift__")
     __invert__ = _decided("__invert__")
-    __truediv__ = _decided("__truediv__")
-    __rtruediv__ = _decided("__rtruediv__")
     __float__ = _decided("__float__")
     __repr__ = _decided("__repr__")
     __format__ = _decided("__format__")
     bit_length = _decided("bit_length")
 
 
-class Real(float):
-    """A floating-point number that varies and decides nothing: it is equal to itself alone."""
+class Real:
+    """A floating-point number that varies: a number of a graph, or what sizes were divided into.
 
-    algebra: Algebra
-    text: str
+    Among constants it decides nothing, as it is equal to itself alone. Like `Symbolic` it passes
+    for a `float` and is none.
+    """
+
+    __slots__ = ("algebra", "needs", "text", "value")
+
+    def __init__(self, algebra: Algebra, text: str, value: float, needs: tuple[Any, ...]) -> None:
+        self.algebra = algebra
+        self.text = text
+        self.value = value
+        self.needs = needs
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return float
+
+    def _with(operation: str) -> tuple[Any, Any]:  # type: ignore[misc]
+        """An operation and its mirror image, as text and as value."""
+
+        def method(self: Real, b: Any) -> Any:
+            known = isinstance(b, int | float)
+            return self.algebra.combined(operation, self, b) if known else NotImplemented
+
+        def mirrored(self: Real, a: Any) -> Any:
+            known = isinstance(a, int | float)
+            return self.algebra.combined(operation, a, self) if known else NotImplemented
+
+        return method, mirrored
+
+    __add__, __radd__ = _with("+")
+    __sub__, __rsub__ = _with("-")
+    __mul__, __rmul__ = _with("*")
+    __truediv__, __rtruediv__ = _with("/")
+    __pow__, __rpow__ = _with("**")
+
+    def __neg__(self) -> Any:
+        return self * -1.0
+
+    def __float__(self) -> float:
+        return self.algebra.fix_real(self)
+
+    def __int__(self) -> int:
+        return int(float(self))
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        if self is other:
+            return True
+        # A number of a graph, unlike one computed from sizes, is equal by chance.
+        given = all(type(n) is int for n in self.needs)
+        return not (given and not self.algebra.strict) and float(self) == other
 
     def __ne__(self, other: object) -> bool:
-        return self is not other
+        return not self == other
+
+    def __lt__(self, other: Any) -> bool:
+        return float(self) < other
+
+    def __le__(self, other: Any) -> bool:
+        return float(self) <= other
+
+    def __gt__(self, other: Any) -> bool:
+        return float(self) > other
+
+    def __ge__(self, other: Any) -> bool:
+        return float(self) >= other
+
+    def __bool__(self) -> bool:
+        return bool(float(self))
 
     def __hash__(self) -> int:
         return id(self)
 
     def __repr__(self) -> str:
         return self.text
+
+
+def real(number: Any) -> Any:
+    """`float(number)` that keeps its formula: for a factor, a divisor, what fills a tensor."""
+    if type(number) is Symbolic:
+        return number.algebra.combined("+", number, 0.0)
+    return number if type(number) is Real else float(number)
 
 
 def fixed(number: int) -> int:
@@ -162,7 +259,12 @@ def varies(number: int) -> bool:
 
 def now(number: int) -> int:
     """The value of a number, for a choice that is right for all values and better for this one."""
-    return int.__add__(number, 0)
+    return number.value if type(number) is Symbolic else number.__index__()
+
+
+def plain(number: Any) -> Any:
+    """The value of a number of any kind, without its formula."""
+    return number.value if type(number) is Symbolic or type(number) is Real else number
 
 
 def surely(number: int, least: int) -> bool:

@@ -1,7 +1,7 @@
-"""The object cache: images of compiled code on disk, shared by all processes.
+"""The object cache: compiled code and plans on disk, shared by all processes.
 
-An entry is a file named by the SHA-256 of what it was made from: the pattern's key, the target,
-and the sources of this package and the version of llvmlite. It carries its own key, length and
+An entry is a file named by the SHA-256 of what it was made from: the text of a pattern or a graph,
+the target, the sources that made it and the version of llvmlite. It carries its own key, length and
 checksum, and is written beside its place and moved there, so readers see all of it or nothing.
 Whatever is wrong with an entry, it counts as missing and is made anew; whatever is wrong with the
 folder, treadle goes on without it and says so once. What was used longest ago goes when it grows
@@ -32,13 +32,25 @@ _warned: Final[set[str]] = set()
 _pruned: Final[list[int]] = []
 
 
-def key_of(text: str, target: Target) -> bytes:
-    """What identifies the code made from a text for a target."""
-    return hashlib.sha256(b"\0".join((_made_by(), repr(target).encode(), text.encode()))).digest()
+def key_of(text: str, target: Target, rooms: tuple[str, ...] = ("codegen",)) -> bytes:
+    """What identifies what these rooms of the package make from a text for a target."""
+    made_by = _made_by(rooms)
+    return hashlib.sha256(b"\0".join((made_by, repr(target).encode(), text.encode()))).digest()
 
 
 def find(key: bytes) -> Image | None:
     """The image kept under a key, or `None` where there is no sound one."""
+    payload = read(key)
+    return None if payload is None else _unpack(payload)
+
+
+def keep(key: bytes, image: Image) -> None:
+    """Writes an image under a key; a folder that does not take it is warned about once."""
+    write(key, _pack(image))
+
+
+def read(key: bytes) -> bytes | None:
+    """The payload of the entry with a key, or `None` where there is no sound one."""
     path = _path(key)
     try:
         data = path.read_bytes()
@@ -48,12 +60,11 @@ def find(key: bytes) -> Image | None:
         _warn(f"cannot read compiled kernels in {_folder()}: {error}")
         return None
     note_use(path)
-    return _unpack(data, key)
+    return _checked(data, key)
 
 
-def keep(key: bytes, image: Image) -> None:
-    """Writes an image under a key; a folder that does not take it is warned about once."""
-    payload = _pack(image)
+def write(key: bytes, payload: bytes) -> None:
+    """Writes an entry; a folder that does not take it is warned about once."""
     header = _HEADER.pack(_MAGIC, key, hashlib.sha256(payload).digest(), len(payload))
     path = _path(key)
     # Unique among processes and threads that write the same entry at the same time.
@@ -94,15 +105,18 @@ def _pack(image: Image) -> bytes:
     return b"".join((*parts, image.code))
 
 
-def _unpack(data: bytes, key: bytes) -> Image | None:
+def _checked(data: bytes, key: bytes) -> bytes | None:
+    """The payload of an entry that is whole and the one that was asked for."""
     if len(data) < _HEADER.size:
         return None
     magic, own_key, checksum, length = _HEADER.unpack_from(data)
     payload = data[_HEADER.size :]
     if magic != _MAGIC or own_key != key or length != len(payload):
         return None
-    if hashlib.sha256(payload).digest() != checksum:
-        return None
+    return payload if hashlib.sha256(payload).digest() == checksum else None
+
+
+def _unpack(payload: bytes) -> Image:
     (count,) = struct.unpack_from("<I", payload)
     at, symbols = 4, {}
     for _ in range(count):
@@ -114,14 +128,15 @@ def _unpack(data: bytes, key: bytes) -> Image | None:
 
 
 @functools.cache
-def _made_by() -> bytes:
-    """What else decides the code: this package's sources, and the compiler's version.
+def _made_by(rooms: tuple[str, ...]) -> bytes:
+    """What else decides an entry: the sources of these rooms, and the compiler's version.
 
     Both are read as files: importing llvmlite would cost more than everything else here.
     """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for room in rooms:
+        for source in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
+            digest.update(source.read_bytes())
     spec = find_spec("llvmlite")
     if spec is not None and spec.origin is not None:
         digest.update((Path(spec.origin).parent / "_version.py").read_bytes())

@@ -38,7 +38,8 @@ Pattern = Kernel | Contraction | Attention
 _SYMBOL: Final = "kernel"
 _NOWHERE: Final = ("", 0)
 _lock: Final = threading.Lock()
-_placed: Final[dict[tuple[str, str], dict[str, int]]] = {}
+_placed: Final[dict[bytes, dict[str, int]]] = {}
+"""The functions of what is in memory, by its key in the cache."""
 _bound: Final[WeakKeyDictionary[Pattern, tuple[str, int]]] = WeakKeyDictionary()
 """The target and address of patterns bound before: plans of one structure share the objects."""
 
@@ -68,14 +69,33 @@ def bind(patterns: Sequence[Pattern], target: Target | None = None) -> list[int]
         p: pattern_key(p) for p, (where, _) in zip(patterns, known, strict=True) if where != name
     }
     if texts:
+        keys = {text: cache.key_of(text, target) for text in set(texts.values())}
         with _lock:
-            missing = {text: p for p, text in texts.items() if (name, text) not in _placed}
-            images = _images(missing, target)
+            missing = {text: p for p, text in texts.items() if keys[text] not in _placed}
+            images = _images(missing, keys, target)
             for text, symbols in zip(missing, _addresses(images), strict=True):
-                _placed[name, text] = symbols
-            _bound.update((p, (name, _placed[name, t][_SYMBOL])) for p, t in texts.items())
+                _placed[keys[text]] = symbols
+            _bound.update((p, (name, _placed[keys[t]][_SYMBOL])) for p, t in texts.items())
         known = [_bound[p] for p in patterns]
     return [address for _, address in known]
+
+
+def object_keys(patterns: Sequence[Pattern]) -> list[bytes]:
+    """Under which key of the cache the code of each pattern is, for `load` in another process."""
+    target = host()
+    return [cache.key_of(pattern_key(p), target) for p in patterns]
+
+
+def load(keys: Sequence[bytes]) -> list[int] | None:
+    """The addresses of code from the cache by `object_keys`; `None` where any of it is missing."""
+    with _lock:
+        missing = [key for key in dict.fromkeys(keys) if key not in _placed]
+        found = [image for image in map(cache.find, missing) if image is not None]
+        if len(found) < len(missing):
+            return None
+        _placed.update(zip(missing, _addresses(found), strict=True))
+        counts.loaded += len(missing)
+        return [_placed[key][_SYMBOL] for key in keys]
 
 
 def native(text: str, target: Target | None = None) -> dict[str, int]:
@@ -84,15 +104,15 @@ def native(text: str, target: Target | None = None) -> dict[str, int]:
     text: LLVM IR that calls no function from outside of the module.
     """
     target = target or host()
+    key = cache.key_of(text, target)
     with _lock:
-        if (target.name, text) not in _placed:
-            key = cache.key_of(text, target)
+        if key not in _placed:
             image = cache.find(key)
             if image is None:
                 image = link(jit.compile_module(text, target).object)
                 cache.keep(key, image)
-            _placed[target.name, text] = _addresses([image])[0]
-        return _placed[target.name, text]
+            _placed[key] = _addresses([image])[0]
+        return _placed[key]
 
 
 def stages(pattern: Pattern, target: Target | None = None) -> tuple[str, jit.Stages]:
@@ -105,11 +125,10 @@ def image_of(pattern: Pattern, target: Target) -> Image:
     return linked(_compile(pattern, target).object, target)
 
 
-def _images(patterns: dict[str, Pattern], target: Target) -> list[Image]:
+def _images(patterns: dict[str, Pattern], keys: dict[str, bytes], target: Target) -> list[Image]:
     """The code of patterns by their texts, from disk where it is there."""
-    keys = {text: cache.key_of(text, target) for text in patterns}
     # Whoever wants to see the stages wants them made.
-    found = {t: None if settings.dump is not None else cache.find(k) for t, k in keys.items()}
+    found = {t: None if settings.dump is not None else cache.find(keys[t]) for t in patterns}
     missing = [text for text, image in found.items() if image is None]
     made = _compile_all([patterns[text] for text in missing], target)
     counts.loaded += len(patterns) - len(missing)

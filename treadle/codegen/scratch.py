@@ -14,15 +14,24 @@ _ALIGNMENT = 64
 _allocs: Final[WeakKeyDictionary[Kernel, list[Alloc]]] = WeakKeyDictionary()
 
 
-def scratch_bytes(kernel: Kernel, sizes: Sequence[int]) -> int:
-    """Bytes of one thread's scratch memory that a launch of the kernel needs."""
-    allocs = _allocs.get(kernel)
-    if allocs is None:
-        allocs = _allocs[kernel] = [
+def _allocs_of(kernel: Kernel) -> list[Alloc]:
+    found = _allocs.get(kernel)
+    if found is None:
+        found = _allocs[kernel] = [
             s for s in statements(kernel.body) if isinstance(s, Alloc) and s.space == "scratch"
         ]
+    return found
+
+
+def uses_scratch(kernel: Kernel) -> bool:
+    """Whether launches of the kernel need scratch memory at all."""
+    return bool(_allocs_of(kernel))
+
+
+def scratch_bytes(kernel: Kernel, sizes: Sequence[int]) -> int:
+    """Bytes of one thread's scratch memory that a launch of the kernel needs."""
     total = 0
-    for stmt in allocs:
+    for stmt in _allocs_of(kernel):
         nbytes = _value(stmt.size, sizes) * stmt.dtype.itemsize
         total += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
     return total

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.base import shape as sh
-from treadle.base.symbolic import surely, varies
+from treadle.base.symbolic import now, surely, varies
 from treadle.graph.index import Affine, Space
 from treadle.graph.layout import Inside
 from treadle.graph.strided import Strided, strided_operands
@@ -161,7 +161,11 @@ def find(outputs: Sequence[Node]) -> Anchors:
 
 def in_parts(node: Node) -> bool:
     """Whether a join, where it is stored, is so part by part: most of it lies in long runs."""
-    if node.op is not JOIN or sh.count(node.shape) < LARGE_JOIN:
+    if node.op is not JOIN:
+        return False
+    size = sh.count(node.shape)
+    # One whose size varies is large for all sizes, where it is nearly large enough now.
+    if now(size) < (LARGE_JOIN // 8 if varies(size) else LARGE_JOIN) and size < LARGE_JOIN:
         return False
     (axis,) = node.attrs
     inner = sh.count(node.shape[axis + 1 :])

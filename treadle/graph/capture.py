@@ -44,12 +44,20 @@ _births = itertools.count()
 
 
 class State:
-    """A prefix of traces: the value that it ends in, and where it may go on."""
+    """A prefix of traces: the value that it ends in, and where it may go on.
+
+    `span` is the stretch that it ends, where that was taken from a segment, and `form` the state
+    apart from its sizes, once it was asked for (`graph/form.py`).
+    """
 
     __slots__ = (
-        "born", "inputs", "maker", "needs", "next", "next_constant", "node", "parent", "plans",
-        "pos",
+        "_next_constant", "_plans", "born", "form", "inputs", "maker", "needs", "next", "node",
+        "parent", "pos", "sizes", "span",
     )  # fmt: skip
+
+    parent: State | None
+    node: Node | None
+    inputs: tuple[int, ...]
 
     def __init__(
         self, parent: State | None, node: Node | None, inputs: tuple[int, ...], needs: int
@@ -58,16 +66,38 @@ class State:
         self.node = node
         self.inputs = inputs
         self.needs = needs
-        self.pos: int = parent.pos + 1 if parent else -1
+        self._begin(parent.pos + 1 if parent else -1)
+
+    def _begin(self, pos: int) -> None:
+        self.pos = pos
         # When it was first recorded: tells what is new in a trace, and so why its plan is.
         self.born = next(_births)
         # The composite that the value is the result of, if any: it gives a tensor's `grad_fn` its
         # name.
         self.maker: Callable[..., Any] | None = None
+        self.span: Any = None
+        self.form: Any = None
+        self.sizes: tuple[Any, ...] = ()
         # One table for each grad mode: under no_grad the same operation gives a constant.
         self.next: dict[Any, Any] = {}
-        self.next_constant: dict[Any, Any] = {}
-        self.plans: dict[Any, Any] = {}
+        self._next_constant: dict[Any, Any] | None = None
+        self._plans: dict[Any, Any] | None = None
+
+    @property
+    def next_constant(self) -> dict[Any, Any]:
+        """Where it may go on under `no_grad`."""
+        found = self._next_constant
+        if found is None:
+            found = self._next_constant = {}
+        return found
+
+    @property
+    def plans(self) -> dict[Any, Any]:
+        """The plans of traces that end here, by what they compute and may write over."""
+        found = self._plans
+        if found is None:
+            found = self._plans = {}
+        return found
 
     def path(self) -> list[State]:
         """The states of all values of the trace, by position."""
@@ -80,8 +110,19 @@ class State:
         return out
 
 
+class Value:
+    """What a tensor must know of the state whose value it holds."""
+
+    __slots__ = ("needs", "node", "pos")
+
+    def __init__(self, pos: int, node: Node, needs: int) -> None:
+        self.pos = pos
+        self.node = node
+        self.needs = needs
+
+
 class Shortcut:
-    """A stretch of a trace taken as one transition."""
+    """A stretch of a trace taken as one transition; its results are states or `Value`s."""
 
     __slots__ = ("end", "result", "scalars")
 
@@ -101,14 +142,16 @@ class Trie:
     def __init__(self) -> None:
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
-        # Stretches that composites recorded, by what they depend on.
+        # Stretches that composites recorded, by what they depend on, and by what they are.
         self.segments: dict[Any, Any] = {}
+        self.shared: dict[Any, Any] = {}
 
     def forget(self) -> None:
         """Drops every remembered trace; traces in progress go on undisturbed."""
         self.root = State(None, None, (), CONSTANT)
         self.size = 0
         self.segments = {}
+        self.shared = {}
 
     def grown(self) -> None:
         """Notes one more state."""
@@ -153,6 +196,9 @@ class Trace:
 
     takes_all = False
     """Whether tensors that are pending elsewhere may become inputs: of a step, by `place`."""
+
+    formulas = False
+    """Whether it is recorded over formulas, by `retrace`."""
 
     def __init__(self) -> None:
         if TRIE.size > _STATES_AT_MOST:
@@ -241,7 +287,8 @@ class Trace:
         return found
 
     def _new_leaf(self, key: Any, shape: Shape, dtype: DType, needs: int) -> State:
-        found = State(self.state, make(INPUT, (), (shape, dtype)), (), needs)
+        node = Node(INPUT, (), (shape, dtype), shape, dtype, site=call_site())
+        found = State(self.state, node, (), needs)
         TRIE.grown()
         self.state.next[key] = found
         return found

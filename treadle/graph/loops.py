@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from treadle.base import shape as sh
 from treadle.base.caches import last_level
-from treadle.base.symbolic import derived, now
+from treadle.base.symbolic import derived, now, varies
 from treadle.graph.anchors import DEAR
 from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
@@ -105,7 +105,11 @@ def _tiled(dims: list[Dim], order: list[Value]) -> tuple[list[Dim], int]:
     of that one, which is cut short; what a line of memory holds is used while it is at hand."""
     last = dims[-1]
     for v in order:
-        if isinstance(v.body, Read) and v.body.address.coefficient(last.atom) >= FAR_APART:
+        if not isinstance(v.body, Read):
+            continue
+        step = v.body.address.coefficient(last.atom)
+        # What varies is far apart as a rule.
+        if varies(step) or step >= FAR_APART:
             for d in dims[:-1]:
                 if v.body.address.coefficient(d.atom) == 1:
                     return [*[e for e in dims[:-1] if e is not d], d, last], TILE

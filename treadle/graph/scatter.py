@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 
 from treadle.base import shape as sh
+from treadle.base.symbolic import derived
 from treadle.graph.emit import Emitter
 from treadle.graph.group import Group
 from treadle.graph.index import Affine, Atom, Space
@@ -23,6 +24,10 @@ from treadle.ops.gather import SCATTER_ADD, bounded
 
 NARROWEST = 64
 """Neighbouring elements of a task: a few lines of memory."""
+
+
+def _wide(size: int, extent: int) -> int:
+    return min(max(size, NARROWEST), extent)
 
 
 def scatter_group(
@@ -112,7 +117,7 @@ def _accumulate(
         size = cut(rows[-1].extent, work)
         if lanes:
             # Narrower tasks would read and write lines of memory in part, over and over.
-            size = min(max(size, NARROWEST), rows[-1].extent)
+            size = derived(_wide, size, rows[-1].extent, least=1)
         nest.parallel(rows[:-1], [Piece(rows[-1], size)])
         if not lanes:
             nest.loop(rows[-1], "serial")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from treadle.base.algebra import SMALLEST
 from treadle.base.symbolic import Symbolic
 from treadle.ir.node import Node, topological
 from treadle.ops.source import FULL
-from treadle.ops.table import Op
+from treadle.ops.table import INPUT, Op
 
 _SIZES: Final = frozenset(
     {"shape", "starts", "stops", "steps", "extents", "extent", "pads", "spacings",
@@ -34,19 +35,43 @@ def structure(
     sizes: list[Any] = []
     number: dict[Node, int] = {}
     key: list[Hashable] = []
-    for node in inputs:
+    for node in ordered(outputs, inputs):
         number[node] = len(number)
-        sizes += node.shape
-        key.append((len(node.shape), node.dtype))
-    for node in topological(outputs):
-        if node in number:
-            continue
-        number[node] = len(number)
-        attrs = split(node, sizes) if node.attrs else ()
-        key.append((node.op, tuple([number[i] for i in node.inputs]), attrs))
-    # Extents of 0 and 1 are computed with otherwise than all others.
-    small = tuple([n if n in (0, 1) else SMALLEST for n in sizes])
-    return (tuple(key), small, tuple([number[o] for o in outputs]), donated), tuple(sizes)
+        if node.op is INPUT:
+            sizes += node.shape
+            key.append((len(node.shape), node.dtype))
+        else:
+            attrs = split(node, sizes) if node.attrs else ()
+            key.append((node.op, tuple([number[i] for i in node.inputs]), attrs))
+    ends = tuple([number[o] for o in outputs])
+    return (tuple(key), small(sizes), ends, donated), tuple(sizes)
+
+
+def ordered(outputs: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
+    """All nodes in the order of a structure: inputs first."""
+    given = set(inputs)
+    return [*inputs, *[node for node in topological(outputs) if node not in given]]
+
+
+def sizes_of(node: Node) -> tuple[Any, ...]:
+    """What a node adds to the sizes of a structure."""
+    if node.op is INPUT:
+        return node.shape
+    sizes: list[Any] = []
+    split(node, sizes)
+    return tuple(sizes)
+
+
+def picker(indices: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
+    """A function that takes some elements of a sequence."""
+    if len(indices) > 1:
+        return itemgetter(*indices)
+    return lambda values: tuple([values[i] for i in indices])
+
+
+def small(sizes: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes as far as they are structure: extents of 0 and 1 are computed with otherwise."""
+    return tuple([n if n in (0, 1) else SMALLEST for n in sizes])
 
 
 def split(node: Node, sizes: list[Any]) -> tuple[Hashable, ...]:

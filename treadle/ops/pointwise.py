@@ -194,7 +194,7 @@ def _binary(
         dtype = require_same_dtype(name, a, b)
         if floating:
             require_float(name, a)
-        shape = a.shape if a.shape == b.shape else sh.broadcast(a.shape, b.shape)
+        shape = a.shape if sh.same(a.shape, b.shape) else sh.broadcast(a.shape, b.shape)
         return shape, result or dtype
 
     def lower(node: Node, index: Index, read: Read) -> Expr:

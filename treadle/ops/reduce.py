@@ -10,7 +10,7 @@ from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.errors import ShapeError
 from treadle.base.lazy import LazyModule
-from treadle.base.shape import Shape
+from treadle.base.shape import Shape, same
 from treadle.ir.node import Node
 from treadle.ops import source, view
 from treadle.ops.table import (
@@ -200,7 +200,7 @@ def total(x: Node, axes: tuple[int, ...]) -> Node:
 
 def sum_to(x: Node, shape: Shape) -> Node:
     """Sums a gradient over the axes along which its operand of `shape` was broadcast."""
-    if x.shape == shape:
+    if same(x.shape, shape):
         return x
     extra = len(x.shape) - len(shape)
     axes = tuple(range(extra)) + tuple(

@@ -8,7 +8,7 @@ from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.errors import ShapeError
 from treadle.base.lazy import LazyModule
-from treadle.base.shape import Shape
+from treadle.base.shape import Shape, same
 from treadle.ir.loop import Binary, Const, Expr, Select
 from treadle.ir.node import Node
 from treadle.ops.table import (
@@ -440,7 +440,7 @@ RESULT: Final = Op(
 
 def reshape(x: Node, shape: Shape) -> Node:
     """The elements in row-major order under another shape."""
-    return x if x.shape == shape else make(RESHAPE, (x,), (shape,))
+    return x if same(x.shape, shape) else make(RESHAPE, (x,), (shape,))
 
 
 def permute(x: Node, axes: tuple[int, ...]) -> Node:
@@ -450,7 +450,7 @@ def permute(x: Node, axes: tuple[int, ...]) -> Node:
 
 def expand(x: Node, shape: Shape) -> Node:
     """Broadcast to a larger shape."""
-    return x if x.shape == shape else make(EXPAND, (x,), (shape,))
+    return x if same(x.shape, shape) else make(EXPAND, (x,), (shape,))
 
 
 def slice_(x: Node, starts: Shape, stops: Shape, steps: Shape) -> Node:

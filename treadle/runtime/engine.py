@@ -8,32 +8,26 @@ import functools
 import gc
 import itertools
 import struct
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.errors import IndexBoundsError
 from treadle.base.lazy import LazyModule
+from treadle.base.settings import settings
 from treadle.base.shape import count
 from treadle.base.site import describe
-from treadle.codegen.compile import bind
-from treadle.codegen.contract import Schedule
-from treadle.codegen.schedules import schedule_of
-from treadle.codegen.scratch import scratch_bytes
-from treadle.codegen.target import host
-from treadle.graph.plan import HostCall, Launch, Plan, Repeat, Step, launches_of, steps_in, unrolled
-from treadle.graph.structure import structure
-from treadle.graph.template import Family
-from treadle.ir.attention import Attention
-from treadle.ir.contraction import Contraction
-from treadle.ir.loop import Kernel
+from treadle.graph.build import build
+from treadle.graph.plan import HostCall, Output, Plan, Repeat
+from treadle.graph.structure import ordered, picker, sizes_of, structure
+from treadle.graph.template import Family, Template
 from treadle.ir.node import Node
-from treadle.runtime import program
+from treadle.runtime import plan_store, program
+from treadle.runtime.binding import Binding, Native, aligned, bound_steps
 from treadle.runtime.buffer import Buffer, empty
-from treadle.runtime.processors import available
 from treadle.runtime.profile import Profile, active
-from treadle.runtime.program import Program
 
 np = LazyModule("numpy")
 
@@ -44,12 +38,38 @@ _FORMATS: Final = {
 }  # fmt: skip
 
 
-class Part(NamedTuple):
-    """One launch of the native driver: the launch of the plan that it belongs to, and whether it
-    is the first of it. A contraction may take several."""
+class Cells:
+    """Memory for the inputs of a run that are Python numbers; runs are one at a time."""
 
-    launch: Launch
-    first: bool
+    def __init__(self, dtypes: tuple[DType, ...]) -> None:
+        self._halves = [k for k, d in enumerate(dtypes) if d is dt.bfloat16]
+        cells = struct.Struct("<" + "".join(_FORMATS[d] for d in dtypes))
+        self._memory = ctypes.create_string_buffer(max(cells.size, 1) + 64)
+        base = ctypes.addressof(self._memory)
+        self._offset = -base % 64
+        self._pack = cells.pack_into
+        self.addresses: Final = [base + self._offset + _CELL * k for k in range(len(dtypes))]
+
+    @staticmethod
+    @functools.lru_cache(256)
+    def of(dtypes: tuple[DType, ...]) -> Cells:
+        """The cells for numbers of these types."""
+        return Cells(dtypes)
+
+    def set(self, values: list[Any]) -> None:
+        """Puts the numbers, in order, where the kernels read them."""
+        for k in self._halves:
+            values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
+        self._pack(self._memory, self._offset, *values)
+
+
+_ROOMY_FROM: Final = 1 << 20
+
+
+def _roomy(nbytes: int) -> int:
+    """The next power of two for large temporary memory: plans of other shapes take the same
+    block, whose pages are there, and what is not touched costs nothing."""
+    return nbytes if nbytes < _ROOMY_FROM else 1 << (nbytes - 1).bit_length()
 
 
 class Bound:
@@ -59,35 +79,53 @@ class Bound:
         plan: what to run.
         inputs: the input nodes, in the order of the plan's input slots.
         numbers: which inputs are Python numbers, given by value.
+        steps: the plan's steps, where they are bound already.
 
     Attributes:
         steps: programs of one native call, and host calls.
+        outputs: how many there are.
+        set_numbers: puts the numbers, in order, where the kernels read them.
         arena: bytes of temporary memory that a run needs.
         fixed: (output, bytes) where an output gets new memory.
         taken: (output, input) where it is written over an input.
         shared: (output, where it comes from) where it is another value of the plan.
     """
 
-    def __init__(self, plan: Plan, inputs: Sequence[Node], numbers: Sequence[int]) -> None:
-        self.plan = plan
+    def __init__(
+        self, plan: Plan, inputs: Sequence[Node], numbers: Sequence[int],
+        steps: Sequence[Native | HostCall] | None = None,
+    ) -> None:  # fmt: skip
         self._numbers = tuple(numbers)
-        dtypes = [inputs[i].dtype for i in numbers]
-        self._halves = [k for k, d in enumerate(dtypes) if d is dt.bfloat16]
-        cells = struct.Struct("<" + "".join(_FORMATS[d] for d in dtypes))
-        self._cells = ctypes.create_string_buffer(max(cells.size, 1) + 64)
-        base = ctypes.addressof(self._cells)
-        self._offset = -base % 64
-        self._pack = cells.pack_into
-        self._cell_of = {i: base + self._offset + _CELL * k for k, i in enumerate(numbers)}
-        self.steps: Final = _segments(plan)
-        workspace = max((s[2] for s in self.steps if isinstance(s, tuple)), default=0)
-        self.arena: Final = _aligned(plan.arena_bytes) + workspace
+        cells = Cells.of(tuple([inputs[i].dtype for i in numbers]))
+        self.set_numbers = cells.set
+        cell_of = dict(zip(numbers, cells.addresses, strict=True))
+        self._cell_of = cell_of
+        self._cells_by_input = [cell_of.get(i, 0) for i in range(plan.inputs)]
+        self._place(plan.arena_bytes, bound_steps(plan) if steps is None else steps)
         numbered = list(enumerate(plan.outputs))
-        self._cells_by_input = [self._cell_of.get(i, 0) for i in range(plan.inputs)]
+        self.outputs = len(numbered)
         fresh = [(i, o) for i, o in numbered if o.donated is None]
-        self.fixed: Final = [(i, o.nbytes) for i, o in fresh if not o.source]
-        self.taken: Final = [(i, o.donated) for i, o in numbered if o.donated is not None]
-        self.shared: Final = [(i, o) for i, o in fresh if o.source]
+        self.fixed = [(i, o.nbytes) for i, o in fresh if not o.source]
+        self.taken = [(i, o.donated) for i, o in numbered if o.donated is not None]
+        self.shared = [(i, o) for i, o in fresh if o.source]
+
+    def _place(self, arena: int, steps: Sequence[Native | HostCall]) -> None:
+        self.steps = steps
+        workspace = max([s.workspace for s in steps if type(s) is Native], default=0)
+        self.arena = _roomy(aligned(arena) + workspace)
+
+    def filled(self, tree: tuple[Any, ...], steps: Sequence[Native | HostCall]) -> Bound:
+        """The same for other numbers of the plan's template."""
+        arena, outputs, _ = tree
+        made = Bound.__new__(Bound)
+        made.__dict__.update(self.__dict__)
+        made._place(arena, steps)
+        made.fixed = [(i, outputs[i][0]) for i, _ in self.fixed]
+        made.shared = [
+            (i, Output(o.slot, o.dtype, outputs[i][1], outputs[i][0], o.source, o.donated))
+            for i, o in self.shared
+        ]
+        return made
 
     def run(self, leaves: Sequence[Any]) -> list[Buffer]:
         """The buffers of the outputs.
@@ -103,7 +141,7 @@ class Bound:
             addresses = self.addresses(leaves)
         else:
             addresses = [leaf.address for leaf in leaves]
-        outputs: list[Any] = [None] * len(self.plan.outputs)
+        outputs: list[Any] = [None] * self.outputs
         for i, nbytes in self.fixed:
             outputs[i] = empty(nbytes)
         for i, taken in self.taken:
@@ -120,18 +158,12 @@ class Bound:
                 _call_host(step, addresses)
                 continue
             if profile is None:
-                result = step[1].run(addresses)
+                result = step.program.run(addresses)
             else:
                 result = _run_timed(profile, step, addresses)
             if result:
-                self.fail(step[0], result)
+                self.fail(step, result)
         return outputs
-
-    def set_numbers(self, values: list[Any]) -> None:
-        """Puts the inputs that are Python numbers, in order, where the kernels read them."""
-        for k in self._halves:
-            values[k] = int(np.asarray(values[k], dt.bfloat16.numpy).view(np.uint16))
-        self._pack(self._cells, self._offset, *values)
 
     def addresses(self, leaves: Sequence[Any]) -> list[int]:
         """Where each input is: its buffer, or the cell of a number."""
@@ -152,144 +184,24 @@ class Bound:
         given: Buffer = leaves[i]
         return given
 
-    def fail(self, parts: Sequence[Part], result: int) -> None:
+    def fail(self, step: Native, result: int) -> None:
         """Raises what a launch that returned a fault code found."""
         found = program.fault(result)
         assert found is not None
-        launch = parts[found.launch].launch
+        launch = step.parts()[found.launch].launch
         message, site = launch.faults[found.code - 1]
         raise IndexBoundsError(f"{message}\n  recorded at {describe(site)}")
 
 
-def _run_timed(
-    profile: Profile, step: tuple[Sequence[Part], Program, int], addresses: list[int]
-) -> int:
-    parts, native, _ = step
-    result, times = native.run_timed(addresses)
+def _run_timed(profile: Profile, step: Native, addresses: list[int]) -> int:
+    parts = step.parts()
+    result, times = step.program.run_timed(addresses)
     # All parts of a launch are one event, and its work is counted once.
     begins = [i for i, part in enumerate(parts) if part.first] + [len(parts)]
     for i, behind in itertools.pairwise(begins):
         launch, start, stop = parts[i].launch, times[i][0], times[behind - 1][1]
         profile.add(launch.label, "run", start, stop, launch.flop, launch.bytes)
     return result
-
-
-_processors: Final = functools.cache(available)
-
-
-def _segments(plan: Plan) -> list[Any]:
-    """The steps with neighbouring launches joined into programs of one native call."""
-    out: list[Any] = []
-    pending: list[Launch | Repeat] = []
-    for step in _without_calls(plan.steps):
-        if isinstance(step, HostCall):
-            if pending:
-                out.append(_program(plan, pending))
-            out.append(step)
-            pending = []
-        else:
-            pending.append(step)
-    if pending:
-        out.append(_program(plan, pending))
-    return out
-
-
-def _without_calls(steps: Sequence[Step]) -> Iterator[Step]:
-    """The steps with loops around host calls unrolled: the native driver cannot do those."""
-    for step in steps:
-        if isinstance(step, Repeat) and any(isinstance(s, HostCall) for s in steps_in([step])):
-            yield from unrolled([step])
-        else:
-            yield step
-
-
-def _program(plan: Plan, steps: Sequence[Launch | Repeat]) -> tuple[list[Part], Program, int]:
-    """Launches as one native call, the step of the plan for each, and the bytes of shared
-    workspace behind the arena that contractions need."""
-    binder = _Binder(plan, launches_of(steps))
-    launches, owners = binder.bound(steps)
-    return owners, Program(launches, plan.arena_slot + 1, binder.scratch), binder.workspace
-
-
-class _Binder:
-    """Turns launches of a plan into those of the driver."""
-
-    def __init__(self, plan: Plan, launches: Sequence[Launch]) -> None:
-        self._target = host()
-        kernels = [launch.kernel for launch in launches]
-        self._addresses = dict(zip(launches, bind(kernels, self._target), strict=True))
-        self._behind = (plan.arena_slot, _aligned(plan.arena_bytes))
-        self.scratch = 0
-        self.workspace = 0
-
-    def bound(
-        self, steps: Sequence[Any], advances: Sequence[Any] | None = None
-    ) -> tuple[list[program.Launch | program.Repeat], list[Part]]:
-        """The driver's launches, and whose part each of them is in a run."""
-        out: list[program.Launch | program.Repeat] = []
-        owners: list[Part] = []
-        for i, step in enumerate(steps):
-            advance = None if advances is None else advances[i]
-            if isinstance(step, Repeat):
-                inner, mine = self.bound(step.steps, step.advances)
-                moves = None if advance is None else self.bound(step.steps, advance)[0]
-                out.append(program.Repeat(inner, step.times, moves))
-                owners += mine * step.times
-            else:
-                parts = self._parts(step, advance)
-                out += parts
-                owners += [Part(step, first=not n) for n in range(len(parts))]
-        return out, owners
-
-    def _parts(self, step: Launch, advance: Sequence[int] | None) -> list[program.Launch]:
-        """The launches of one step; a contraction may take several."""
-        places = [number for place in step.buffers for number in place]
-        moves = [m for a in advance or () for m in (0, a)]
-        address = self._addresses[step]
-        if isinstance(step.kernel, Kernel):
-            self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
-            params = (*places, *step.sizes)
-            return [program.Launch(address, params, step.tasks, _grain(step), moves)]
-        cut = _schedule(address, step.kernel, step.sizes)
-        self.scratch = max(self.scratch, cut.scratch)
-        self.workspace = max(self.workspace, cut.workspace)
-        places += self._behind
-        return [
-            program.Launch(address, (*places, *part.sizes), part.tasks, part.grain, moves)
-            for part in cut.steps
-        ]
-
-
-_schedules: Final[dict[tuple[int, tuple[int, ...]], Schedule]] = {}
-_SCHEDULES_AT_MOST: Final = 1 << 14
-
-
-def _schedule(address: int, kernel: Contraction | Attention, sizes: tuple[int, ...]) -> Schedule:
-    """How a launch is cut, which layers of one shape have in common."""
-    found = _schedules.get((address, sizes))
-    if found is None:
-        if len(_schedules) >= _SCHEDULES_AT_MOST:
-            _schedules.clear()
-        found = _schedules[address, sizes] = schedule_of(kernel, sizes, host(), _processors())
-    return found
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // 64) * 64
-
-
-_PIECES_AT_MOST: Final = 64
-_PIECE_NS: Final = 1000
-_FLOP_PER_NS: Final = 16
-_BYTES_PER_NS: Final = 12
-
-
-def _grain(step: Launch) -> int:
-    """How many tasks a thread claims at once: pieces long enough to be worth claiming, and few
-    enough; a launch of little work is one piece, which the calling thread runs by itself."""
-    nanoseconds = step.flop / _FLOP_PER_NS + step.bytes / _BYTES_PER_NS
-    pieces = max(1, min(_PIECES_AT_MOST, int(nanoseconds / _PIECE_NS), step.tasks))
-    return max(1, -(-step.tasks // pieces))
 
 
 def _call_host(step: HostCall, addresses: Sequence[int]) -> None:
@@ -309,32 +221,113 @@ def _array(
 
 
 _PLANS_AT_MOST: Final = 4096
+_WORTH_KEEPING: Final = 0.01
+"""Seconds of planning from which on a plan is kept on disk: reading it takes a millisecond."""
+Graph = tuple[list[Node], list[Node]]
+"""Outputs and inputs."""
 
 
-def prepare(
-    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int], numbers: Sequence[int]
-) -> Bound:
-    """A bound plan for a graph; graphs that were recorded in another order but are equal share
-    one.
+class Planned:
+    """What graphs of one structure, which differ in their sizes alone, have in common.
 
     Args:
         outputs: the nodes whose values are wanted.
         inputs: the input nodes, in the order of the bindings.
         donated: inputs whose memory may be written to.
         numbers: inputs that are Python numbers.
+        nodes: all nodes in the order in which `find` is given their sizes.
     """
-    key, sizes = structure(outputs, inputs, donated)
-    exact = (key, sizes, tuple(numbers))
-    bound = _bound.get(exact)
-    if bound is None:
-        if len(_bound) >= _PLANS_AT_MOST:
-            _bound.clear()
-            _families.clear()
-        family = _families.setdefault(key, Family())
+
+    def __init__(
+        self, outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int],
+        numbers: Sequence[int], nodes: Sequence[Node],
+    ) -> None:  # fmt: skip
+        key, _ = structure(outputs, inputs, donated)
+        # One object stands for the structure: the key is long, and tuples are hashed each time.
+        self._family = _families.setdefault(key, Family())
+        self._inputs = list(inputs)
+        self._donated = donated
+        self._numbers = tuple(numbers)
+        start: dict[Node, int] = {}
+        at = 0
+        for node in nodes:
+            start[node] = at
+            at += len(sizes_of(node))
+        order = ordered(outputs, inputs)
+        self._take = picker([start[n] + i for n in order for i in range(len(sizes_of(n)))])
+
+    def find(self, sizes: Sequence[Any]) -> Bound | None:
+        """The bound plan for other sizes, if they are no news; graphs that were recorded in
+        another order but are equal share one."""
+        mine = self._take(sizes)
+        exact = (self._family, mine, self._numbers)
+        bound = _bound.get(exact)
+        if bound is None:
+            known = self._family.find(mine)
+            if known is not None:
+                bound = _remember(exact, self._filled(*known))
+        return bound
+
+    def _filled(self, template: Template, tree: tuple[Any, ...]) -> Bound:
+        """A template's plan of some numbers."""
+        known = template.bindings.get(self._numbers)
+        if known is None:
+            loops = any(isinstance(step, Repeat) for step in template.model.steps)
+            binding = None if loops else Binding(template)
+            first = Bound(template.model, self._inputs, self._numbers, ())
+            known = template.bindings[self._numbers] = binding, first
+        binding, first = known
+        if binding is None:
+            return Bound(template.filled(tree), self._inputs, self._numbers)
+        return first.filled(tree, binding.bound(tree))
+
+    def make(self, sizes: Sequence[Any], outputs: list[Node], inputs: list[Node]) -> Bound:
+        """The bound plan for a graph of this structure."""
+        mine = self._take(sizes)
         with _uncollected():
-            plan = family.plan(sizes, outputs, inputs, donated)
-            bound = _bound[exact] = Bound(plan, inputs, numbers)
+            if self._family.begun:
+                plan, steps = self._family.plan(mine, outputs, inputs, self._donated), None
+            else:
+                self._family.begin(mine, outputs, inputs)
+                plan, steps = _first(outputs, inputs, self._donated)
+            bound = Bound(plan, inputs, self._numbers, steps)
+        return _remember((self._family, mine, self._numbers), bound)
+
+
+def _first(
+    outputs: list[Node], inputs: list[Node], donated: frozenset[int]
+) -> tuple[Plan, Sequence[Native | HostCall]]:
+    """The plan for a graph, and its bound steps, as far as possible from an earlier process."""
+    # Whoever checks or dumps wants to see how plans are made.
+    storing = not settings.check and settings.dump is None
+    key = plan_store.key_of(outputs, inputs, donated) if storing else b""
+    found = plan_store.find(key, outputs, inputs, donated) if storing else None
+    if found is not None:
+        return found
+    start = time.perf_counter()
+    plan = build(outputs, inputs, donated)
+    steps = bound_steps(plan)
+    if storing and time.perf_counter() - start > _WORTH_KEEPING:
+        plan_store.keep(key, plan, steps)
+    return plan, steps
+
+
+def _remember(key: Any, bound: Bound) -> Bound:
+    if len(_bound) >= _PLANS_AT_MOST:
+        _bound.clear()
+        _families.clear()
+    _bound[key] = bound
     return bound
+
+
+def prepare(
+    outputs: Sequence[Node], inputs: Sequence[Node], donated: frozenset[int], numbers: Sequence[int]
+) -> Bound:
+    """The bound plan for a graph by itself; the arguments are those of `Planned`."""
+    nodes = ordered(outputs, inputs)
+    planned = Planned(outputs, inputs, donated, numbers, nodes)
+    sizes = [n for node in nodes for n in sizes_of(node)]
+    return planned.find(sizes) or planned.make(sizes, list(outputs), list(inputs))
 
 
 @contextlib.contextmanager

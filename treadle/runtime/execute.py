@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from treadle.graph.capture import DERIVED, State, Trace
+from treadle.graph.form import form_of, sizes_along
 from treadle.graph.history import needed
 from treadle.ir.node import Node
 from treadle.ops.table import INPUT
 from treadle.runtime.buffer import Buffer
-from treadle.runtime.engine import prepare
+from treadle.runtime.engine import Bound, Planned
 from treadle.runtime.explain import reason
 from treadle.runtime.profile import active
 
@@ -30,14 +31,6 @@ class Counts:
 counts: Final = Counts()
 missed: Final[deque[str]] = deque(maxlen=50)
 """Why the last plans had to be made, the newest last."""
-
-
-class Runnable(Protocol):
-    """A plan bound to machine code."""
-
-    def run(self, leaves: Sequence[Any]) -> list[Buffer]:
-        """The buffers of the outputs, given the bindings of the inputs."""
-        ...
 
 
 def _reference_counts(leaves: list[Any]) -> list[int]:
@@ -129,8 +122,7 @@ def _run(
     if profile is not None:
         profile.recorded_until(time.perf_counter_ns())
     if plan is None:
-        missed.append(reason(trace, state, key))
-        plan = state.plans[key] = _prepare(state, leaves, outputs, donated)
+        plan = state.plans[key] = _prepare(trace, leaves, outputs, donated)
         counts.plans += 1
     counts.runs += 1
     buffers = plan.run(leaves)
@@ -162,16 +154,31 @@ def _outputs(
 
 
 def _prepare(
-    state: State, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
-) -> Runnable:
+    trace: Trace, leaves: list[Any], outputs: tuple[int, ...], donated: tuple[int, ...]
+) -> Bound:
+    """The plan for a state that has none: filled in for its sizes, if its form is known."""
     start = time.perf_counter_ns()
-    nodes: list[Node] = [s.node for s in state.path() if s.node is not None]
-    inputs = [node for node in nodes if node.op is INPUT]
-    numbers = [i for i, leaf in enumerate(leaves) if type(leaf) is not Buffer]
-    plan = prepare([nodes[pos] for pos in outputs], inputs, frozenset(donated), numbers)
+    state = trace.state
+    numbers = tuple([i for i, leaf in enumerate(leaves) if type(leaf) is not Buffer])
+    key = (outputs, donated, numbers)
+    form = form_of(state)
+    sizes = sizes_along(state)
+    planned: Planned | None = form.plans.get(key)
+    plan = None if planned is None else planned.find(sizes)
+    if plan is not None:
+        missed.append(f"a trace of {state.pos + 1} values is new in its sizes only")
+    else:
+        missed.append(reason(trace, state, (outputs, donated)))
+        nodes: list[Node] = [s.node for s in state.path() if s.node is not None]
+        inputs = [node for node in nodes if node.op is INPUT]
+        wanted = [nodes[pos] for pos in outputs]
+        if planned is None:
+            planned = Planned(wanted, inputs, frozenset(donated), numbers, nodes)
+            form.plans[key] = planned
+        plan = planned.find(sizes) or planned.make(sizes, wanted, inputs)
     profile = active()
     if profile is not None:
-        profile.add(f"plan of {len(nodes)} values", "plan", start, time.perf_counter_ns())
+        profile.add(f"plan of {state.pos + 1} values", "plan", start, time.perf_counter_ns())
     return plan
 
 

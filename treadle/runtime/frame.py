@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from treadle.runtime.binding import Native
 from treadle.runtime.buffer import Buffer, empty
 from treadle.runtime.engine import Bound
 
@@ -24,18 +25,20 @@ class Frame:
     """
 
     __slots__ = (
-        "_address", "_arena", "_bound", "_fixed", "_parts", "_program", "_table", "_taken",
+        "_address", "_arena", "_bound", "_fixed", "_native", "_program", "_table", "_taken",
         "addresses", "outputs",
     )  # fmt: skip
 
     def __init__(self, bound: Bound, leaves: Sequence[Any]) -> None:
         self._bound: Final = bound
-        self._parts, self._program, _ = bound.steps[0]
+        native = bound.steps[0]
+        assert isinstance(native, Native)
+        self._native, self._program = native, native.program
         self._table, self._address = self._program.frame()
         first = len(leaves)
         self._fixed: Final = [(i, first + i, nbytes) for i, nbytes in bound.fixed]
         self._taken: Final = {leaf: first + i for i, leaf in bound.taken}
-        self.outputs: Final = len(bound.plan.outputs)
+        self.outputs: Final = bound.outputs
         self._arena: Final = (bound.arena, first + self.outputs)
         self.addresses: Final = bound.addresses(leaves)
         for i, address in enumerate(self.addresses):
@@ -44,7 +47,7 @@ class Frame:
     @staticmethod
     def fits(bound: Bound) -> bool:
         """Whether the plan is one native call whose results have memory of their own."""
-        return len(bound.steps) == 1 and isinstance(bound.steps[0], tuple) and not bound.shared
+        return len(bound.steps) == 1 and isinstance(bound.steps[0], Native) and not bound.shared
 
     def place(self, i: int, buffer: Buffer) -> None:
         """Lets the next runs find input `i` at another buffer."""
@@ -80,4 +83,4 @@ class Frame:
         table[slot] = arena.address
         result = self._program.enter(self._address)
         if result:
-            self._bound.fail(self._parts, result)
+            self._bound.fail(self._native, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from treadle.runtime.pool import pool
 np = LazyModule("numpy")
 
 _HEADER: Final = 3
+_RECORD: Final = 5
 
 
 class Launch(NamedTuple):
@@ -44,6 +46,27 @@ class Fault(NamedTuple):
     code: int
 
 
+class Tables(NamedTuple):
+    """The params of all launches in order; and for each launch the address of its kernel, the
+    place of its params, its tasks, grain and 0."""
+
+    params: array[int]
+    records: array[int]
+
+    @property
+    def kernels(self) -> array[int]:
+        """The kernel of each launch."""
+        return self.records[::_RECORD]
+
+    def with_kernels(self, numbers: Sequence[int], each: bool = False) -> Tables:
+        """The same with other numbers for kernels: one for `each` launch, or looked up by those
+        that are there now."""
+        records = array("q", self.records)
+        found = numbers if each else [numbers[i] for i in self.kernels]
+        records[::_RECORD] = array("q", found)
+        return Tables(self.params, records)
+
+
 class Program:
     """Launches with their parameters, ready to run over any table of addresses.
 
@@ -56,19 +79,40 @@ class Program:
         ValueError: a launch has a grain below 1 or a negative number of tasks.
     """
 
-    __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "slots")
+    __slots__ = ("_enter", "_frames", "_launches", "_params", "count", "scratch", "slots")
 
     def __init__(self, launches: Sequence[Launch | Repeat], slots: int, scratch: int = 0) -> None:
-        params, records, _ = _table(launches)
-        self._params: Final = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
-        records[:, 1] = records[:, 1] * 8 + ctypes.addressof(self._params)
-        self._launches: Final = (ctypes.c_int64 * records.size).from_buffer_copy(records)
-        self.count: Final = len(records)
-        self.slots: Final = slots
-        self._enter: Final = driver().enter
+        self._fill(*_flat(launches), slots, scratch)
+
+    @classmethod
+    def of(cls, params: Sequence[int], records: Sequence[int], slots: int, scratch: int) -> Program:
+        """A program of the params of all launches, and for each launch its kernel, the place of
+        its params, tasks, grain and 0."""
+        made = cls.__new__(cls)
+        made._fill(array("q", params), array("q", records), slots, scratch)
+        return made
+
+    def _fill(self, params: Any, records: Any, slots: int, scratch: int) -> None:
+        self._params = (ctypes.c_int64 * len(params)).from_buffer_copy(params)
+        base = ctypes.addressof(self._params)
+        self._launches = (ctypes.c_int64 * len(records)).from_buffer_copy(records)
+        self.count = len(records) // _RECORD
+        for i in range(1, len(records), _RECORD):
+            self._launches[i] = base + 8 * records[i]
+        self.slots = slots
+        self.scratch = scratch
+        self._enter = driver().enter
         # A frame is used by one run at a time; threads that run the same program take their own.
-        self._frames: Final = [self.frame()]
+        self._frames = [self.frame()]
         pool.reserve(scratch)
+
+    def tables(self) -> Tables:
+        """Its launches as numbers that do not depend on where its own memory is."""
+        records = array("q", self._launches)
+        base = ctypes.addressof(self._params)
+        for i in range(1, len(records), _RECORD):
+            records[i] = (records[i] - base) // 8
+        return Tables(array("q", self._params), records)
 
     def run(self, addresses: list[int]) -> int:
         """Runs all launches; returns 0, or what `fault` explains.
@@ -119,6 +163,23 @@ class Program:
         )
         table = (ctypes.c_int64 * self.slots).from_buffer(whole, 8 * _HEADER)
         return table, ctypes.addressof(whole)
+
+
+def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
+    """The params of all launches in order, and their records with the places of their params."""
+    if any(type(launch) is Repeat for launch in launches):
+        params, records, _ = _table(launches)
+        return array("q", params.tobytes()), array("q", records.tobytes())
+    words: list[int] = []
+    entries: list[int] = []
+    for number, launch in enumerate(launches):
+        assert type(launch) is Launch
+        kernel, mine, tasks, grain, _ = launch
+        if grain < 1 or tasks < 0:
+            raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
+        entries += (kernel, len(words), tasks, grain, 0)
+        words += mine
+    return array("q", words), array("q", entries)
 
 
 def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
 from treadle.base.errors import DTypeError
+from treadle.base.symbolic import Real, Symbolic, real
 from treadle.ops import pointwise as ops
 from treadle.ops.table import Op
 from treadle.tensor.host import operand
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from treadle.tensor.tensor_class import Tensor
 
 Number = float | int | bool
-_NUMBERS = frozenset({int, float})
+_NUMBERS = frozenset({int, float, Real, Symbolic})
 
 
 def _binary(op: Op, a: Any, b: Any) -> Any:
     if isinstance(b, Lazy) and isinstance(a, Lazy) and a._node.dtype is b._node.dtype:
         return record2(op, a, b)
     if type(b) in _NUMBERS and a._node.dtype.kind == "f":
-        return record_number(op, a, float(b), False)
+        return record_number(op, a, real(b), False)
     if type(a) in _NUMBERS and b._node.dtype.kind == "f":
-        return record_number(op, b, float(a), True)
+        return record_number(op, b, real(a), True)
     dtype = result_type(a, b)
     return record2(op, as_dtype(a, dtype), as_dtype(b, dtype))
 

@@ -20,6 +20,7 @@ from treadle.ops.recurrence_gradient import gradients
 from treadle.ops.source import FULL
 from treadle.ops.table import INPUT, input_node
 from treadle.ops.view import ALIAS
+from treadle.tensor.backward import learn, taken
 from treadle.tensor.grad_mode import set_grad_enabled
 from treadle.tensor.record import hold, position, rebind, record, recorder, walking
 
@@ -389,9 +390,13 @@ def _known_backward(root: Any, keep: bool) -> bool:
     current = recorder().trace
     if root._trace is not current or current.hooks or current.functions or current.origins:
         return False
-    found = current.state.next.get(("backward", root._pos))
+    key = ("backward", root._pos)
+    found = current.state.next.get(key)
     if found is None:
-        return False
+        found = taken(current, root._pos)
+        if found is None:
+            return False
+        current.state.next[key] = found
     leaves, visited = found.result
     if current.freed and any(not visited.isdisjoint(part) for part in current.freed):
         return False
@@ -428,6 +433,14 @@ def _learn_backward(start: State, root: Any, pairs: Sequence[tuple[Any, Any]]) -
     leaves = [(place[id(leaf)], states[g._pos]) for leaf, g in pairs]
     scalars = tuple(current.leaves[known:])
     start.next["backward", root._pos] = Shortcut(current.state, (leaves, visited), scalars)
+    if current.sources is None:
+        learn(current, start, root._pos, [(pos, s.pos) for pos, s in leaves], visited, scalars,
+              _backward_again)  # fmt: skip
+
+
+def _backward_again(root: Any) -> list[tuple[Any, Any]]:
+    """The backward pass of a scalar, of which nothing is kept."""
+    return differentiate([root], [_seed(root, None)])[0]
 
 
 def grad(

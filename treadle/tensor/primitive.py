@@ -10,7 +10,8 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
-from treadle.base.shape import Shape, count
+from treadle.base.shape import Shape, count, same
+from treadle.base.symbolic import real
 from treadle.graph.capture import CONSTANT
 from treadle.ops import attention, contract, ctc, gather, pointwise, reduce, source, view
 from treadle.ops.table import input_node
@@ -72,7 +73,7 @@ def total(x: Any, axes: Shape) -> Any:
 
 def average(x: Any, axes: Shape) -> Any:
     """The mean along axes; the count is an input of the plan, so that it may change."""
-    return total(x, axes) / float(count([x._node.shape[a] for a in axes]))
+    return total(x, axes) / real(count([x._node.shape[a] for a in axes]))
 
 
 def peak(x: Any, axes: Shape) -> Any:
@@ -107,7 +108,7 @@ def first_position(x: Any, best: Any, axes: Shape) -> Any:
 
 def shaped(x: Any, shape: Shape) -> Any:
     """The elements in row-major order under another shape, as a value of its own."""
-    return x if x._node.shape == shape else record1(view.RESHAPE, x, (shape,))
+    return x if same(x._node.shape, shape) else record1(view.RESHAPE, x, (shape,))
 
 
 def ordered(x: Any, axes: Shape) -> Any:
@@ -117,7 +118,7 @@ def ordered(x: Any, axes: Shape) -> Any:
 
 def expanded(x: Any, shape: Shape) -> Any:
     """Broadcast to a larger shape."""
-    return x if x._node.shape == shape else record1(view.EXPAND, x, (shape,))
+    return x if same(x._node.shape, shape) else record1(view.EXPAND, x, (shape,))
 
 
 def flipped(x: Any, axes: Shape) -> Any:

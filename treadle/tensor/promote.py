@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from treadle.base import dtype as dt
 from treadle.base.dtype import DType
+from treadle.base.symbolic import integral, real
 from treadle.ops.pointwise import CAST
 from treadle.tensor.record import Lazy, record, scalar
 
@@ -83,8 +84,8 @@ def as_dtype(x: Any, dtype: DType) -> Any:
     if isinstance(x, Lazy):
         return x if x._node.dtype is dtype else record(CAST, (x,), (dtype,))
     if dtype.kind == "f":
-        return scalar(float(x), dtype)
-    return scalar(bool(x) if dtype.kind == "b" else int(x), dtype)
+        return scalar(real(x), dtype)
+    return scalar(bool(x) if dtype.kind == "b" else integral(x), dtype)
 
 
 def floating(x: Any) -> Any:

@@ -15,142 +15,28 @@ from treadle.base.dtype import DType
 from treadle.base.errors import TreadleError
 from treadle.base.site import call_site, describe
 from treadle.graph.capture import CONSTANT, LEAF, TRIE, Shortcut, State, Trace
-from treadle.graph.segment import keep, segment_key
+from treadle.graph.formulas import Unsuitable
+from treadle.graph.segment import Segment, Segments, Span, numbers_of, segment_key
 from treadle.ops.table import Op
 from treadle.ops.view import ALIAS
 from treadle.runtime.execute import submit, submit_part
-
-PENDING_AT_MOST: Final = 10_000
-"""Values that may be pending before they are run unasked."""
+from treadle.tensor.recorder import (
+    LOCAL,
+    Capture,
+    Lazy,
+    Recorder,
+    concrete,
+    hold,
+    made,
+    new,
+    recorder,
+    tensor_class,
+    walking,
+)
+from treadle.tensor.retrace import retraced
 
 LOCK: Final = threading.RLock()
 """Held while anything runs. Recording needs no lock: a trace is written by its own thread only."""
-
-
-class Recorder:
-    """The trace of a thread, and how it records: with history or not, up to how many values.
-
-    `capture` is set while `treadle.compile` records a function.
-    """
-
-    __slots__ = ("capture", "check", "grad", "limit", "trace", "walking")
-
-    def __init__(self) -> None:
-        self.trace = Trace()
-        self.grad = True
-        self.limit = PENDING_AT_MOST
-        self.check: Callable[[list[Any]], None] | None = None
-        self.capture: Capture | None = None
-        self.walking = False
-        """Whether a backward pass is being recorded: its trace must stay the current one."""
-
-
-class Capture:
-    """What a replay must do besides following the trace: where the inputs come from, which
-    functions keep Python state in step, and whether the results are wanted at once."""
-
-    __slots__ = ("callbacks", "submits")
-
-    def __init__(self) -> None:
-        self.callbacks: list[Callable[[], None]] = []
-        self.submits = False
-
-
-class walking:
-    """A block that records into one trace: a read in it computes what it reads, and no more."""
-
-    def __enter__(self) -> None:
-        self._before = _LOCAL.recorder.walking
-        _LOCAL.recorder.walking = True
-
-    def __exit__(self, *_: object) -> None:
-        _LOCAL.recorder.walking = self._before
-
-
-class _Local(threading.local):
-    def __init__(self) -> None:
-        self.recorder = Recorder()
-
-
-_LOCAL: Final = _Local()
-
-
-def recorder() -> Recorder:
-    """The recorder of this thread."""
-    return _LOCAL.recorder
-
-
-class Lazy:
-    """What recording knows of a tensor; `Tensor` derives from it.
-
-    `_trace`, `_pos` and `_node` say which value the tensor holds, `_buffer` its memory once it
-    has run, `_needs` its part in autograd. A view keeps its `_base`, the `_steps` that lead to it
-    from there and the version of the base that it has `_seen`.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_base",
-        "_buffer",
-        "_extra",
-        "_grad",
-        "_needs",
-        "_node",
-        "_pos",
-        "_seen",
-        "_steps",
-        "_trace",
-        "_version",
-    )
-
-    _trace: Any
-    _pos: int
-    _node: Any
-    _needs: int
-    _buffer: Any
-    _base: Any
-    _steps: tuple[tuple[Op, tuple[Any, ...]], ...]
-    _seen: int
-    _version: int
-    _grad: Any
-    _extra: dict[str, Any] | None
-
-
-_new: Callable[[Any], Any] = object.__new__
-_Tensor: type = Lazy
-
-
-def tensor_class(cls: type) -> type:
-    """Names the class that recording makes its results of."""
-    global _Tensor
-    _Tensor = cls
-    return cls
-
-
-def hold(trace: Trace, state: State) -> Any:
-    """A new tensor that holds a value of the trace."""
-    t = _new(_Tensor)
-    t._trace = trace
-    t._pos = state.pos
-    t._node = state.node
-    t._needs = state.needs
-    t._buffer = t._base = t._grad = t._extra = None
-    t._version = 0
-    trace.handles.append(ref(t))
-    return t
-
-
-def concrete(buffer: Any, node: Any, needs: int = CONSTANT) -> Any:
-    """A new tensor of a value in memory."""
-    t = _new(_Tensor)
-    t._trace = None
-    t._pos = -1
-    t._node = node
-    t._needs = needs
-    t._buffer = buffer
-    t._base = t._grad = t._extra = None
-    t._version = 0
-    return t
 
 
 def position(trace: Trace, t: Any) -> int:
@@ -171,7 +57,7 @@ def record(
     op: Op, inputs: Sequence[Any], attrs: tuple[Any, ...] = (), needs: int | None = None
 ) -> Any:
     """Records one operation and gives the tensor of its result; nothing is computed."""
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     positions = tuple(
         [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in inputs]
@@ -192,7 +78,7 @@ def record(
 
 def record1(op: Op, x: Any, attrs: tuple[Any, ...] = ()) -> Any:
     """`record(op, (x,), attrs)`."""
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     a = x._pos if x._trace is trace and x._base is None else position(trace, x)
     start = trace.state
@@ -202,7 +88,7 @@ def record1(op: Op, x: Any, attrs: tuple[Any, ...] = ()) -> Any:
     if state is None:
         state = table[key] = trace.extend(op, attrs, (a,), ((x._node, x._needs),), recorder.grad)
     trace.state = state
-    t = _new(_Tensor)
+    t = new(made[0])
     t._trace = trace
     t._pos = pos = state.pos
     t._node = state.node
@@ -217,7 +103,7 @@ def record1(op: Op, x: Any, attrs: tuple[Any, ...] = ()) -> Any:
 
 def record2(op: Op, x: Any, y: Any) -> Any:
     """`record(op, (x, y))`."""
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     a = x._pos if x._trace is trace and x._base is None else position(trace, x)
     b = y._pos if y._trace is trace and y._base is None else position(trace, y)
@@ -229,7 +115,7 @@ def record2(op: Op, x: Any, y: Any) -> Any:
         sources = ((x._node, x._needs), (y._node, y._needs))
         state = table[key] = trace.extend(op, (), (a, b), sources, recorder.grad)
     trace.state = state
-    t = _new(_Tensor)
+    t = new(made[0])
     t._trace = trace
     t._pos = pos = state.pos
     t._node = state.node
@@ -247,7 +133,7 @@ def _extended(
 ) -> State:
     """The state for an operation not yet known under a key."""
     sources = [(t._node, t._needs) for t in inputs]
-    state = trace.extend(op, (), tuple(t._pos for t in inputs), sources, _LOCAL.recorder.grad)
+    state = trace.extend(op, (), tuple(t._pos for t in inputs), sources, LOCAL.recorder.grad)
     table[key] = state
     return state
 
@@ -255,7 +141,7 @@ def _extended(
 def record_number(op: Op, x: Any, value: float, left: bool) -> Any:
     """`record2(op, x, scalar(value))` in the dtype of x, as one transition; `left` exchanges
     the operands."""
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     a = x._pos if x._trace is trace and x._base is None else position(trace, x)
     start = trace.state
@@ -280,7 +166,7 @@ def scalar(value: Any, dtype: DType, source: Callable[[], Any] | None = None) ->
     `source` gives the number anew when a compiled function is replayed; without it the number
     stays what it was when the function was recorded.
     """
-    trace = _LOCAL.recorder.trace
+    trace = LOCAL.recorder.trace
     if trace.sources is not None:
         trace.sources[len(trace.leaves)] = source
     return hold(trace, trace.scalar(value, dtype))
@@ -291,7 +177,7 @@ def on_replay(callback: Callable[[], None]) -> None:
 
     Whatever changes numbers that become inputs (a count of steps) registers itself with this.
     """
-    capture = _LOCAL.recorder.capture
+    capture = LOCAL.recorder.capture
     if capture is not None:
         capture.callbacks.append(callback)
 
@@ -316,7 +202,7 @@ def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...
     The body must depend on nothing but its arguments, and make its results (a tensor, or a tuple
     of tensors) by recorded operations only. It may use Python numbers, which are remembered.
     """
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     positions = tuple(
         [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in inputs]
@@ -326,9 +212,11 @@ def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...
     table = start.next if recorder.grad else start.next_constant
     found = table.get(key)
     if found is None:
-        found = _copied(recorder, table, key, (body, attrs), inputs, positions)
-    if found is None:
-        return _first_block(recorder, table, key, body, inputs, attrs)
+        what = (body, attrs)
+        family, sizes = _family(what, inputs, positions, recorder.grad)
+        found = _taken(trace, table, key, family, sizes, inputs, positions)
+        if found is None:
+            return _first_block(recorder, table, key, family, sizes, inputs)
     trace.state = found.end
     if found.scalars:
         trace.leaves.extend(found.scalars)
@@ -342,24 +230,36 @@ def block(body: Callable[..., Any], inputs: Sequence[Any], attrs: tuple[Any, ...
     return out
 
 
-def _copied(
-    recorder: Recorder,
+def _family(
+    what: Any, inputs: Sequence[Any], positions: tuple[int, ...], grad: bool
+) -> tuple[Segments, tuple[int, ...]]:
+    """What is known of a composite on inputs of these types, and their sizes."""
+    key, sizes = segment_key(what, inputs, positions, grad)
+    found = TRIE.segments.get(key)
+    if found is None:
+        found = TRIE.segments[key] = Segments()
+    return found, sizes
+
+
+def _taken(
+    trace: Trace,
     table: dict[Any, Any],
     key: Any,
-    what: Any,
+    family: Segments,
+    sizes: tuple[int, ...],
     inputs: Sequence[Any],
     positions: tuple[int, ...],
 ) -> Shortcut | None:
     """The shortcut for a composite that was recorded elsewhere, on inputs of the same types."""
-    trace = recorder.trace
-    if trace.sources is not None:
+    if trace.sources is not None or trace.formulas:
         # While a function is compiled it matters where each number comes from.
         return None
-    segment = TRIE.segments.get(segment_key(what, inputs, positions, recorder.grad))
-    if segment is None:
+    known = family.find(sizes)
+    if known is None:
         return None
-    found: Shortcut = segment.copied(trace, [t._node for t in inputs], positions)
-    table[key] = found
+    segment, numbers = known
+    span = Span(segment, numbers, trace.state, positions, [t._node for t in inputs])
+    found = table[key] = span.shortcut(numbers[1])
     return found
 
 
@@ -367,13 +267,15 @@ def _first_block(
     recorder: Recorder,
     table: dict[Any, Any],
     key: Any,
-    body: Callable[..., Any],
+    family: Segments,
+    sizes: tuple[int, ...],
     inputs: Sequence[Any],
-    attrs: tuple[Any, ...],
 ) -> Any:
+    body, attrs, positions = key
     trace = recorder.trace
     start = trace.state
     known = len(trace.leaves)
+    types = [(t._node, t._needs) for t in inputs]
     try:
         tensors = body(*inputs, *attrs)
     except TreadleError as error:
@@ -388,19 +290,37 @@ def _first_block(
     scalars = tuple(trace.leaves[known:])
     if not any(hasattr(s, "address") for s in scalars):
         states = trace.state.path()
-        if isinstance(tensors, tuple):
-            result: Any = tuple(states[position(trace, t)] for t in tensors)
-        else:
-            result = states[position(trace, tensors)]
-        found = table[key] = Shortcut(trace.state, result, scalars)
-        _, _, positions = key
-        keep(segment_key((body, attrs), inputs, positions, recorder.grad), start, found, positions)
+        places = [position(trace, t) for t in results]
+        ends = tuple([states[p] for p in places])
+        many = isinstance(tensors, tuple)
         # A loss or layer that a body makes of another one is named after that.
         maker = attrs[0] if attrs and callable(attrs[0]) else body
-        for state in result if isinstance(result, tuple) else (result,):
+        for state in ends:
             if state.pos > start.pos:
                 state.maker = maker
+        table[key] = Shortcut(trace.state, ends if many else ends[0], scalars)
+        if not trace.formulas and trace.sources is None:
+            _keep(
+                trace, family, sizes, states[start.pos + 1 :], scalars, positions, places, many,
+                lambda before, vary: retraced(
+                    recorder, lambda *given: body(*given, *attrs), types, positions, sizes, before,
+                    vary, maker,
+                ),
+            )  # fmt: skip
     return tensors
+
+
+def _keep(
+    trace: Trace, family: Segments, sizes: tuple[int, ...], states: list[State],
+    scalars: tuple[Any, ...], positions: tuple[int, ...], places: list[int], many: bool,
+    retrace: Any,
+) -> None:  # fmt: skip
+    """Remembers what was recorded, for the same composite elsewhere."""
+    try:
+        segment = Segment(states, positions, places, many)
+    except Unsuitable:
+        return
+    family.learn(trace, sizes, segment, numbers_of(states, places, scalars), retrace)
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -408,11 +328,13 @@ def _first_block(
 
 def flush() -> None:
     """Runs what is pending in this thread."""
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     if recorder.walking:
         return
     with LOCK:
         trace = recorder.trace
+        if trace.formulas:
+            raise Unsuitable("a value is read")
         if trace.handles:
             recorder.trace = Trace()
             live = submit(trace)
@@ -422,7 +344,7 @@ def flush() -> None:
 
 def step_done() -> None:
     """The end of a training step: runs what is pending, or lets a compiled function do so."""
-    capture = _LOCAL.recorder.capture
+    capture = LOCAL.recorder.capture
     if capture is None:
         flush()
     else:
@@ -436,7 +358,7 @@ def run(t: Any) -> None:
     if t._buffer is not None:
         return
     trace = t._trace
-    if trace is _LOCAL.recorder.trace and not _LOCAL.recorder.walking:
+    if trace is LOCAL.recorder.trace and not LOCAL.recorder.walking:
         flush()
         return
     with LOCK:
@@ -455,7 +377,7 @@ def run(t: Any) -> None:
 
 def rebind(t: Any, value: Any) -> None:
     """Makes a tensor hold another value of the same type: what an in-place operation does."""
-    trace = _LOCAL.recorder.trace
+    trace = LOCAL.recorder.trace
     pos = position(trace, value)
     node = value._node
     trace.written.append((ref(t), t._pos if t._trace is trace else t._buffer))
@@ -496,7 +418,7 @@ def update(
     scalars of `dtype` that are inputs of the plan: others compile nothing. `sources` give them
     anew where a compiled function is replayed.
     """
-    recorder = _LOCAL.recorder
+    recorder = LOCAL.recorder
     trace = recorder.trace
     positions = tuple(
         [t._pos if t._trace is trace and t._base is None else position(trace, t) for t in tensors]
@@ -507,9 +429,10 @@ def update(
     found = table.get(key)
     if found is None:
         what = (body, attrs, len(numbers), dtype, "update")
-        found = _copied(recorder, table, key, what, tensors, positions)
+        family, sizes = _family(what, tensors, positions, recorder.grad)
+        found = _taken(trace, table, key, family, sizes, tensors, positions)
         if found is None:
-            _first_update(recorder, table, key, what, tensors, numbers, targets, sources)
+            _first_update(recorder, table, key, family, sizes, tensors, numbers, targets, sources)
             return
     trace.state = found.end
     if trace.sources is not None and sources is not None:
@@ -533,15 +456,13 @@ def update(
 
 
 def _first_update(
-    recorder: Recorder, table: dict[Any, Any], key: Any, what: Any, tensors: Sequence[Any],
-    numbers: tuple[float, ...], targets: Sequence[Any],
+    recorder: Recorder, table: dict[Any, Any], key: Any, family: Segments, sizes: tuple[int, ...],
+    tensors: Sequence[Any], numbers: tuple[float, ...], targets: Sequence[Any],
     sources: Sequence[Callable[[], float]] | None,
 ) -> None:  # fmt: skip
     trace = recorder.trace
     start = trace.state
     body, attrs, positions, _, dtype, _ = key
-    # The types before the targets take new values.
-    types = segment_key(what, tensors, positions, recorder.grad)
     scalars = [
         scalar(value, dtype, None if sources is None else sources[i])
         for i, value in enumerate(numbers)
@@ -551,9 +472,16 @@ def _first_update(
         rebind(t, value)
     if recorder.trace is trace:
         states = trace.state.path()
-        result = tuple([states[t._pos] for t in targets])
-        found = table[key] = Shortcut(trace.state, result, tuple(trace.leaves[known:]))
-        keep(types, start, found, positions)
+        places = [t._pos for t in targets]
+        more = tuple(trace.leaves[known:])
+        table[key] = Shortcut(trace.state, tuple([states[p] for p in places]), more)
+        if trace.sources is None and not trace.formulas:
+            new = states[start.pos + 1 :]
+            _keep(trace, family, sizes, new, more, positions, places, True, _sizes_stay)
+
+
+def _sizes_stay(before: Any, vary: Any) -> Any:
+    raise Unsuitable("parameters keep their sizes")
 
 
 DETACHED: Final[tuple[Op, tuple[Any, ...]]] = (ALIAS, ())
@@ -564,13 +492,20 @@ def refresh(t: Any) -> None:
     """Reads a view again from its base, which was written since."""
     base = t._base
     value = base
-    for step in t._steps:
-        op, attrs = step
-        value = (
-            record(ALIAS, (value,), (), CONSTANT)
-            if step is DETACHED
-            else record(op, (value,), attrs)
-        )
+    recorder = LOCAL.recorder
+    before = recorder.grad
+    # Its history follows from how the view was made, not from where it is read again.
+    recorder.grad = True
+    try:
+        for step in t._steps:
+            op, attrs = step
+            value = (
+                record(ALIAS, (value,), (), CONSTANT)
+                if step is DETACHED
+                else record(op, (value,), attrs)
+            )
+    finally:
+        recorder.grad = before
     t._trace, t._pos, t._node = value._trace, value._pos, value._node
     t._needs, t._buffer = value._needs, value._buffer
     t._seen = base._version
@@ -583,12 +518,13 @@ def view(op: Op, source: Any, attrs: tuple[Any, ...]) -> Any:
     can tell."""
     out = record1(op, source, attrs)
     base = source._base
+    made = ((op, attrs),) if LOCAL.recorder.grad else ((op, attrs), DETACHED)
     if base is None:
         out._base = source
-        out._steps = ((op, attrs),)
+        out._steps = made
         out._seen = source._version
     else:
         out._base = base
-        out._steps = (*source._steps, (op, attrs))
+        out._steps = source._steps + made
         out._seen = base._version
     return out

@@ -9,6 +9,7 @@ from treadle.base import dtype as dt
 from treadle.base import shape as sh
 from treadle.base.dtype import DType
 from treadle.base.errors import DTypeError
+from treadle.base.symbolic import real
 from treadle.ops import reduce as ops
 from treadle.ops.pointwise import EQ, ISNAN, OR, WHERE
 from treadle.ops.source import FULL, IOTA
@@ -77,14 +78,14 @@ def mean(
             f"{x._node.dtype.name}; hint: .float().mean()"
         )
     # The count is an input of the plan, not a constant: a new batch size compiles nothing.
-    return ar.div(_reduced(ops.SUM, x, dim, keepdim), float(_count(x, dim)))
+    return ar.div(_reduced(ops.SUM, x, dim, keepdim), real(_count(x, dim)))
 
 
 def _variance(x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
     centred = ar.sub(x, mean(x, dim, True))
     total = _reduced(ops.SUM, ar.mul(centred, centred), dim, keepdim)
     n = _count(x, dim) - correction
-    return ar.div(total, float(n) if n > 0 else 0.0)
+    return ar.div(total, real(n) if n > 0 else 0.0)
 
 
 def _spread(dim: Dims, unbiased: bool | None, correction: float | None) -> tuple[Dims, float]:

@@ -25,7 +25,6 @@ from treadle.tensor.methods import attach
 from treadle.tensor.naming import GradientFunction, gradient_name
 from treadle.tensor.promote import as_dtype
 from treadle.tensor.record import (
-    DETACHED,
     Lazy,
     concrete,
     position,
@@ -335,9 +334,7 @@ class Tensor(Lazy):
     def detach(self) -> Tensor:
         """The same elements without history: a view that takes no gradient."""
         with no_grad():
-            out = view(ALIAS, self, ())
-        out._steps = (*out._steps[:-1], DETACHED)
-        return out
+            return view(ALIAS, self, ())
 
     def detach_(self) -> Tensor:
         """Cuts this tensor from its history; returns it."""

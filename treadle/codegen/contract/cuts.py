@@ -8,9 +8,8 @@ and second-level cache, and suit all with more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
 from treadle.codegen.contract.tile import Tile
@@ -48,8 +47,7 @@ _LONG: Final = 8
 """k is sliced where it is so many times longer than the result's sides."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """The sizes of one contraction, and how its operands can be read.
 
     `a_along`: A has unit stride along k. `a_row`, `a_step`: bytes between neighbouring m and k of
@@ -69,8 +67,7 @@ class Problem:
     b_in_panels: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cuts:
+class Cuts(NamedTuple):
     """Blocks in elements, multiples of the tile; `slice` in elements of k; the ways to read."""
 
     m_block: int

@@ -6,9 +6,9 @@ Machine code serves every size; what depends on sizes is passed to it as plain n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
-from typing import Final
+from typing import Final, NamedTuple
 
 from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
@@ -43,8 +43,7 @@ _MOVE: Final = 8
 """Multiply-adds in the time that moving one element takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One launch of the kernel: `sizes` follow the buffers of `Contraction.params`.
 
     `grain` is how many of the `tasks` a thread should claim at once.
@@ -55,8 +54,7 @@ class Step:
     sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The launches of a contraction, in order; each begins when the one before has ended.
 
     `scratch` is in bytes per thread, `workspace` in bytes shared by the steps. Both are to start
@@ -92,6 +90,12 @@ def _winograd(
     return Schedule(tuple(steps), scratch, workspace)
 
 
+@lru_cache(1 << 12)
+def _unsized(contraction: Contraction, target: Machine) -> tuple[Layout, Tile]:
+    """What does not depend on the sizes of a contraction."""
+    return Layout(contraction), choose(target, contraction.accumulator)
+
+
 class _Planner:
     """Fills in the `NUMBERS` of the launches."""
 
@@ -100,8 +104,7 @@ class _Planner:
     ) -> None:
         self.c = contraction
         self.processors = processors
-        self.layout = Layout(contraction)
-        self.tile: Tile = choose(target, contraction.accumulator)
+        self.layout, self.tile = _unsized(contraction, target)
         self.sizes = coalesce(self.layout, sizes)
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
@@ -213,7 +216,7 @@ class _Planner:
         total = 0
         for name, size in places.items():
             n[name] = total
-            total = up(total + size, 64)
+            total = -(-(total + size) // 64) * 64
         return total
 
     def _place_workspace(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from treadle.base import dtype as dt
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shape import count
+from treadle.base.symbolic import real
 from treadle.nn.functional.common import (
     reduced,
     require_float,
@@ -131,7 +132,7 @@ def _soft_cross_entropy(x: Any, target: Any, *rest: Any) -> Any:
     loss = -pr.total(terms, (axis,))
     rows = count(shape_of(x)) // max(classes, 1)
     if reduction == "mean":
-        out = reduced(loss, "sum") / float(rows)
+        out = reduced(loss, "sum") / real(rows)
     else:
         row = tuple(n for a, n in enumerate(shape_of(x)) if a != axis)
         out = reduced(pr.shaped(loss, row), reduction)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from treadle.base.symbolic import real
 from treadle.nn.functional.activation import _log_one_plus_exp
 from treadle.nn.functional.common import (
     length,
@@ -182,7 +183,7 @@ def kl_div(input: Any, target: Any, size_average: Any = None, reduce: Any = None
     if reduction == "batchmean":
         total = _elementwise(_kl, (input, target), (log_target,), "sum")
         n = shape_of(input)[0] if shape_of(input) else 1
-        return total / float(n)
+        return total / real(n)
     return _elementwise(_kl, (input, target), (log_target,), reduction)
 
 

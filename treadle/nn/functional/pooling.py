@@ -11,6 +11,7 @@ from typing import Any
 
 from treadle.base import dtype as dt
 from treadle.base.errors import ShapeError
+from treadle.base.symbolic import real
 from treadle.nn.functional.common import repeated, shape_of
 from treadle.tensor import block, no_grad
 from treadle.tensor import primitive as pr
@@ -183,7 +184,7 @@ def _shared(total: Any, parts: Any) -> Any:
     """A sum divided by how many there are; of integers the whole part."""
     if total._node.dtype.kind != "f":
         return total.div(parts, rounding_mode="trunc")
-    return total / (parts if hasattr(parts, "_node") else float(parts))
+    return total / (parts if hasattr(parts, "_node") else real(parts))
 
 
 def _avg(rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
