@@ -4,8 +4,9 @@ and the machine's streams.
     python bench/kernels.py [part of a name]
 
 Every case computes from fresh outputs, as a program would. The share of the stream is the bytes
-that the function must read and write at least, over the time, over what `limits.py` measures in
-the same run: the best of reading, copying and adding arrays that exist, on all processors. Arrays
+that the function must read and write at least, over the time, over what the best stream moves that
+`limits.py` finds (reading, copying or adding arrays that exist, on all processors), which takes its
+turns with the contenders. Arrays
 of up to some 32 MB may stay in a processor's cache, so that a share can be above 1.
 """
 
@@ -248,11 +249,16 @@ def main() -> None:
         if name in others:
             moved = {k: jax.numpy.asarray(v) for k, v in data.items()}
             contenders["JAX"] = in_jax(jax, others[name], moved)
+        if nbytes:
+            contenders["stream"] = limits.fastest
         with alone():
             seconds = compare(contenders, rounds=15, inner=2, settle=0.02)
+        if nbytes:
+            stream = limits.moved / seconds.pop("stream")
         report(name, seconds)
         if nbytes:
-            print(f"  {nbytes / seconds['treadle'] / limits.bandwidth:.0%} of the best stream")
+            share = nbytes / seconds["treadle"] / stream
+            print(f"  {share:.0%} of the best stream, {stream / 1e9:.1f} GB/s")
 
 
 if __name__ == "__main__":

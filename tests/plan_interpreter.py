@@ -27,6 +27,7 @@ from treadle.ir.loop import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Size,
     Stmt,
@@ -126,7 +127,7 @@ def _write(s: Stmt, pad: str, out: list[str]) -> None:
         if s.otherwise is not None:
             out.append(f"{pad}else:")
             _write(s.otherwise, pad + " ", out)
-    else:
+    elif not isinstance(s, Prefetch):
         raise AssertionError(s)
 
 

@@ -14,8 +14,9 @@ from treadle.graph.build import build
 from treadle.ir.loop import Kernel, Prefetch, Store
 from treadle.ir.node import Node
 from treadle.ir.walk import statements
-from treadle.ops.pointwise import div, neg
+from treadle.ops.pointwise import add, div, mul, neg
 from treadle.ops.reduce import total
+from treadle.ops.reference import evaluate
 from treadle.ops.table import input_node
 from treadle.ops.view import expand
 
@@ -63,3 +64,26 @@ def test_large_results_go_past_the_caches(
     given = frozenset([0]) if donated else frozenset()
     found = [s for s in statements_of(output, [x], given) if isinstance(s, Store)]
     assert [s.streaming for s in found] == [streams]
+
+
+def normalised(x: Node) -> Node:
+    """Rows over their sums of squares."""
+    return div(x, expand(total(mul(x, x), (len(x.shape) - 1,)), x.shape))
+
+
+@pytest.mark.parametrize("shape", [(2049, 256), (8001, 65), (40, 60, 200)])
+def test_sums_down_the_rows_share_the_kernel_of_the_rows(shape: tuple[int, ...]) -> None:
+    """As gradients of a weight do that rows were multiplied by."""
+    x, g = input_node(shape, dt.float32), input_node(shape, dt.float32)
+    down = tuple(range(len(shape) - 1))
+    y = normalised(x)
+    sums = [total(mul(g, y), down), total(g, down)]
+    outputs = [add(y, g), *sums, add(x, expand(sums[1], shape))]
+    plan = build(outputs, [x, g])
+    rng = np.random.default_rng(1)
+    arrays = [rng.uniform(1, 2, shape).astype(np.float32) for _ in range(2)]
+    want = evaluate(outputs, dict(zip((x, g), [a.astype(np.float64) for a in arrays], strict=True)))
+    assert sum("rows" in launch.kernel.name for launch in plan.launches) == 1
+    assert len(plan.launches) == 4
+    for got, expected in zip(run_natively(outputs, [x, g], arrays), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-5)
