@@ -88,7 +88,11 @@ class Case:
                 continue
             strides[d] = step
             step = step * self.extents[d] + int(self.random.integers(0, 3)) * (step > 1)
-        if operand.unit == "" and len(self.views) >= 2 and len(self.views) < 2 + len(self.c.extras):
+        if (
+            operand.unit in ("", "0")
+            and len(self.views) >= 2
+            and len(self.views) < 2 + len(self.c.extras)
+        ):
             strides = [0 if kind == "n" else s for kind, s in zip(self.kinds, strides, strict=True)]
         self._add(operand, tuple(strides))
 

@@ -155,6 +155,21 @@ EPILOGUES = {
 }
 
 
+_BOUNDED = Binary("max", Binary("min", F, Const(20.0, dt.float32)), Const(-20.0, dt.float32))
+EPILOGUES["long chains, for several rows at once"] = Ends(
+    (Operand(dt.float32, "n"), Operand(dt.float16, "0")),
+    (Operand(dt.float32, "n"), Operand(dt.bool_, "n"), Operand(dt.float32, "m")),
+    (
+        Binary("mul", Unary("exp2", _BOUNDED), E0),
+        Binary("gt", F, Cast(Var("e1", dt.float16), dt.float32)),
+        Binary("sub", Unary("exp2", _BOUNDED), E0),
+    ),
+    lambda acc, e, limit: [
+        np.exp2(acc.clip(-20, 20)) * e, acc > limit, np.exp2(acc.clip(-20, 20)) - e,
+    ],
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", EPILOGUES)
 @pytest.mark.parametrize("dims", [(0, 1, 1, 1), (1, 2, 2, 1)], ids=str)
 def test_epilogues(name: str, dims: tuple[int, int, int, int]) -> None:
@@ -213,7 +228,7 @@ def test_convolution(shape: tuple[int, ...], step: int) -> None:
     [(3, 50, 70, 40), (1, 300, 300, 130), (1, 260, 40, 2100), (1, 20, 24, 20000), (1, 3, 900, 700)],
     ids=str,
 )
-@pytest.mark.parametrize("units", ["kn", "mk"])
+@pytest.mark.parametrize("units", ["kn", "mk", "mn"])
 def test_cuts_change_no_bit(extents: tuple[int, ...], units: str) -> None:
     """However the tasks are cut, and on whatever thread: the same bits."""
     f = dt.float32
