@@ -209,7 +209,7 @@ def test_a_batch_of_nothing_moves_no_running_statistics() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_normalisations_are_folded_into_the_layer_before(bias: bool) -> None:
-    t.manual_seed(0)
+    treadle.manual_seed(0)
     for layer, norm, shape, fuse in (
         (
             nn.Conv2d(3, 4, 3, bias=bias),
@@ -219,7 +219,7 @@ def test_normalisations_are_folded_into_the_layer_before(bias: bool) -> None:
         ),
         (nn.Linear(3, 4, bias=bias), nn.BatchNorm1d(4), (5, 3), nn.utils.fuse_linear_bn_eval),
     ):
-        x = t.randn(*shape)
+        x = treadle.randn(*shape)
         norm(layer(x))
         both = nn.Sequential(layer, norm).eval()
         fused = fuse(layer, norm)

@@ -43,4 +43,4 @@ def get_default_device() -> Device:
 
 def typename(obj: Any) -> str:
     """The name of the type of an object, of a tensor `treadle.FloatTensor` and the like."""
-    return str(obj.type()) if isinstance(obj, Lazy) else type(obj).__qualname__
+    return str(obj.type()) if hasattr(obj, "_node") else type(obj).__qualname__
