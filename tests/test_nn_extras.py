@@ -205,3 +205,26 @@ def test_a_batch_of_nothing_moves_no_running_statistics() -> None:
     assert norm(treadle.zeros(0, 3)).shape == (0, 3)
     assert (norm.running_mean.tolist(), norm.running_var.tolist()) == before
     assert norm.num_batches_tracked.item() == 2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_normalisations_are_folded_into_the_layer_before(bias: bool) -> None:
+    treadle.manual_seed(0)
+    for layer, norm, shape, fuse in (
+        (
+            nn.Conv2d(3, 4, 3, bias=bias),
+            nn.BatchNorm2d(4),
+            (2, 3, 5, 5),
+            nn.utils.fuse_conv_bn_eval,
+        ),
+        (nn.Linear(3, 4, bias=bias), nn.BatchNorm1d(4), (5, 3), nn.utils.fuse_linear_bn_eval),
+    ):
+        x = treadle.randn(*shape)
+        norm(layer(x))
+        both = nn.Sequential(layer, norm).eval()
+        fused = fuse(layer, norm)
+        np.testing.assert_allclose(
+            fused(x).detach().numpy(), both(x).detach().numpy(), rtol=1e-4, atol=1e-5
+        )
+        with pytest.raises(ValueError, match="eval"):
+            fuse(layer.train(), norm)

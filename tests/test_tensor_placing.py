@@ -99,3 +99,21 @@ def test_small_ones() -> None:
         t.cholesky_inverse(t.tensor(low)).numpy(), np.linalg.inv(low @ low.T), rtol=1e-8, atol=1e-10
     )
     assert t.conv1d(t.ones(1, 1, 3), t.ones(1, 1, 2)).tolist() == [[[2.0, 2.0]]]
+
+
+def test_svd_gives_columns() -> None:
+    """`treadle.svd` and the method give V, `linalg.svd` its transpose."""
+    for u, s, v in (t.svd(t.tensor(A)), t.tensor(A).svd()):
+        np.testing.assert_allclose((u @ t.diag(s) @ v.mT).numpy(), A, rtol=1e-9, atol=1e-9)
+
+
+def test_switches_that_stand_in_one_position() -> None:
+    t.set_float32_matmul_precision("high")
+    t.use_deterministic_algorithms(True)
+    t.set_default_device("cpu")
+    assert t.get_float32_matmul_precision() == "highest"
+    assert t.are_deterministic_algorithms_enabled()
+    assert t.get_default_device() == t.device("cpu")
+    assert t.typename(3) == "int"
+    with pytest.raises(ValueError, match="precision"):
+        t.set_float32_matmul_precision("low")

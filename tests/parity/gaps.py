@@ -91,7 +91,7 @@ MISSING: tuple[re.Pattern[str], ...] = tuple(
         r"to_sparse|stft|istft|chalf|cfloat|cdouble|complex|polar|imag|view_as_(real|complex)",
         # Inside of PyTorch: nobody calls them by these names.
         r"_.*|torch\..*|jiterator_.*|native_.*|.*_copy|slice|max_pool2d_with_indices_backward",
-        r"nn\.functional\.(upsample_bilinear|upsample_nearest)|grid_sampler_[23]d|hash_tensor",
+        r"grid_sampler_[23]d|hash_tensor",
         r"conj.*|resolve_.*|real|angle|H|mH|as_strided.*|(new_)?empty_(strided|permuted)",
         # To be built: special functions, and rarer functions of tensors.
         r"special\.(airy_ai|(modified_|spherical_|scaled_modified_)?bessel.*|erfcx|log_ndtr|ndtri)",

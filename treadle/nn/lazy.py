@@ -16,7 +16,14 @@ from treadle.nn.conv import (
 )
 from treadle.nn.linear import Linear
 from treadle.nn.module import Module
-from treadle.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from treadle.nn.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+)
 from treadle.nn.parameter import Parameter
 from treadle.tensor import empty, no_grad
 
@@ -176,8 +183,8 @@ LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d = map(
 )
 
 
-class _LazyBatchNorm(_Lazy):
-    """A batch normalisation that takes `num_features` from its first input."""
+class _LazyNorm(_Lazy):
+    """A normalisation by channel that takes `num_features` from its first input."""
 
     def __init__(
         self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
@@ -203,19 +210,43 @@ class _LazyBatchNorm(_Lazy):
         me.becomes.reset_parameters(me)
 
 
-class LazyBatchNorm1d(_LazyBatchNorm, BatchNorm1d):
+class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
     """A `BatchNorm1d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm1d
 
 
-class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
+class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
     """A `BatchNorm2d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm2d
 
 
-class LazyBatchNorm3d(_LazyBatchNorm, BatchNorm3d):
+class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
     """A `BatchNorm3d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm3d
+
+
+class _LazyInstanceNorm(_LazyNorm):
+    def _extent_of(self, input: Any) -> int:
+        me: Any = self
+        return int(input.shape[0 if input.dim() == min(me.ranks) else 1])
+
+
+class LazyInstanceNorm1d(_LazyInstanceNorm, InstanceNorm1d):
+    """An `InstanceNorm1d` that takes `num_features` from its first input."""
+
+    becomes = InstanceNorm1d
+
+
+class LazyInstanceNorm2d(_LazyInstanceNorm, InstanceNorm2d):
+    """An `InstanceNorm2d` that takes `num_features` from its first input."""
+
+    becomes = InstanceNorm2d
+
+
+class LazyInstanceNorm3d(_LazyInstanceNorm, InstanceNorm3d):
+    """An `InstanceNorm3d` that takes `num_features` from its first input."""
+
+    becomes = InstanceNorm3d

@@ -252,6 +252,7 @@ from treadle.tensor.linalg import (
     slogdet,
 )
 from treadle.tensor.linalg import inv as inverse
+from treadle.tensor.linalg import svd_of_columns as svd
 from treadle.tensor.linear_algebra import (
     addbmm,
     addmm,
@@ -382,6 +383,15 @@ from treadle.tensor.statistics import (
     quantile,
     trapezoid,
     trapz,
+)
+from treadle.tensor.switches import (
+    are_deterministic_algorithms_enabled,
+    get_default_device,
+    get_float32_matmul_precision,
+    set_default_device,
+    set_float32_matmul_precision,
+    typename,
+    use_deterministic_algorithms,
 )
 from treadle.tensor.tensor_class import Tensor
 from treadle.tensor.windows import (

@@ -36,6 +36,14 @@ class Orthogonal(NamedTuple):
     R: Any
 
 
+class Columns(NamedTuple):
+    """What `treadle.svd` gives."""
+
+    U: Any
+    S: Any
+    V: Any
+
+
 class Singular(NamedTuple):
     """What `svd` gives."""
 
@@ -232,6 +240,18 @@ def svd(A: Tensor, full_matrices: bool = False) -> Singular:
     if full_matrices and shape[-1] != shape[-2]:
         raise ValueError("linalg.svd: only full_matrices=False is supported")
     return Singular(*_factors(record(ops.SVD, (A,)), ops.svd_shapes(shape)))
+
+
+def svd_of_columns(input: Tensor, some: bool = True, compute_uv: bool = True) -> Columns:
+    """`linalg.svd` as `treadle.svd` and the method give it: `A = U @ diag(S) @ V.mT`.
+
+    Args:
+        some: reduced; the full one is not supported where it differs.
+        compute_uv: give U and V, zeros otherwise.
+    """
+    u, s, vh = svd(input, not some)
+    v = mv.transpose(vh, -2, -1)
+    return Columns(u, s, v) if compute_uv else Columns(ar.mul(u, 0), s, ar.mul(v, 0))
 
 
 def svdvals(A: Tensor) -> Tensor:

@@ -55,8 +55,7 @@ _METHODS: Final[dict[ModuleType, str]] = {
     "argwhere repeat_interleave",
     linear_algebra: "matmul mm bmm mv dot outer addmm addmv addr baddbmm addbmm ger vdot",
     contraction: "kron inner",
-    linalg: "inv det slogdet logdet pinv cholesky cholesky_solve cholesky_inverse qr svd "
-    "matrix_power",
+    linalg: "inv det slogdet logdet pinv cholesky cholesky_solve cholesky_inverse qr matrix_power",
     softmax_family: "softmax log_softmax",
     creation: "tril triu",
     random: "multinomial bernoulli",
@@ -69,6 +68,7 @@ def attach(cls: type) -> None:
         for name in names.split():
             setattr(cls, name, accepting(name, getattr(module, name)))
     cls.inverse = linalg.inv  # type: ignore[attr-defined]
+    cls.svd = linalg.svd_of_columns  # type: ignore[attr-defined]
     cls.pinverse = linalg.pinv  # type: ignore[attr-defined]
     cls.polygamma = lambda self, n: elementary.polygamma(n, self)  # type: ignore[attr-defined]
     for name, method in inplace.methods().items():

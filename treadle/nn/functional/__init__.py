@@ -137,6 +137,8 @@ from treadle.nn.functional.spatial import (
     pixel_unshuffle,
     unfold,
     upsample,
+    upsample_bilinear,
+    upsample_nearest,
 )
 from treadle.tensor.gathering import one_hot
 from treadle.tensor.padding import pad
