@@ -251,8 +251,7 @@ def _taken(
     positions: tuple[int, ...],
 ) -> Shortcut | None:
     """The shortcut for a composite that was recorded elsewhere, on inputs of the same types."""
-    if trace.sources is not None or trace.formulas:
-        # While a function is compiled it matters where each number comes from.
+    if trace.formulas:
         return None
     known = family.find(sizes)
     if known is None:
