@@ -147,7 +147,7 @@ class Segments:
         refused: why it cannot be recorded over formulas, if so.
     """
 
-    __slots__ = ("_known", "_trace", "_templates", "refused")
+    __slots__ = ("_known", "_templates", "_trace", "refused")
 
     def __init__(self) -> None:
         self._known: dict[Sizes, tuple[Segment, Numbers]] = {}
@@ -356,7 +356,7 @@ class Skipped(State):
     needs = _expanded("needs")
 
 
-_INPUTS: Final[Any] = Node.inputs
+_INPUTS: Final[Any] = Node.__dict__["inputs"]
 
 
 def inputs_along(state: State) -> list[State | Value]:

@@ -24,6 +24,7 @@ from treadle.ir.node import Node
 TEMPLATES_AT_MOST: Final = 32
 """Of one structure; each is for a range of sizes in which the same decisions are right."""
 
+
 class Family:
     """The plans of one structure: how the graphs that differ in their sizes alone are planned."""
 

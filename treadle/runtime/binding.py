@@ -112,7 +112,11 @@ class _Binder:
         if isinstance(step.kernel, Kernel):
             self.scratch = max(self.scratch, scratch_bytes(step.kernel, step.sizes))
             params = (*places, *step.sizes)
-            return [program.Launch(address, params, step.tasks, _grain(step.tasks, step.flop, step.bytes), moves)]
+            return [
+                program.Launch(
+                    address, params, step.tasks, _grain(step.tasks, step.flop, step.bytes), moves
+                )
+            ]
         cut = _schedule(address, step.kernel, step.sizes)
         self.scratch = max(self.scratch, cut.scratch)
         self.workspace = max(self.workspace, cut.workspace)

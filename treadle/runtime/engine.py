@@ -190,9 +190,7 @@ class Bound:
         raise IndexBoundsError(f"{message}\n  recorded at {describe(site)}")
 
 
-def _run_timed(
-    profile: Profile, step: Native, addresses: list[int]
-) -> int:
+def _run_timed(profile: Profile, step: Native, addresses: list[int]) -> int:
     parts = step.parts()
     result, times = step.program.run_timed(addresses)
     # All parts of a launch are one event, and its work is counted once.

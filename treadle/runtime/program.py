@@ -138,11 +138,13 @@ class Program:
 def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
     """The params of all launches in order, and their records with the places of their params."""
     if any(type(launch) is Repeat for launch in launches):
-        params, records, _ = _table(launches)
-        return array("q", params.tobytes()), array("q", records.tobytes())
+        whole = _table(launches)
+        return array("q", whole[0].tobytes()), array("q", whole[1].tobytes())
     params: list[int] = []
     records: list[int] = []
-    for number, (kernel, mine, tasks, grain, _) in enumerate(launches):
+    for number, launch in enumerate(launches):
+        assert isinstance(launch, Launch)
+        kernel, mine, tasks, grain, _ = launch
         if grain < 1 or tasks < 0:
             raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
         records += (kernel, len(params), tasks, grain, 0)

@@ -1,4 +1,4 @@
-"""Backward passes of traces of one structure: recorded over formulas, and taken as one transition."""
+"""Backward passes of traces of one structure: recorded over formulas, taken as one transition."""
 
 from __future__ import annotations
 

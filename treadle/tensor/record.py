@@ -35,6 +35,10 @@ from treadle.tensor.recorder import (
 )
 from treadle.tensor.retrace import retraced
 
+__all__ = [
+    "Capture", "Lazy", "Recorder", "concrete", "hold", "recorder", "tensor_class", "walking",
+]  # fmt: skip
+
 LOCK: Final = threading.RLock()
 """Held while anything runs. Recording needs no lock: a trace is written by its own thread only."""
 

@@ -13,6 +13,7 @@ from treadle.ops.table import Op
 PENDING_AT_MOST: Final = 10_000
 """Values that may be pending before they are run unasked."""
 
+
 class Recorder:
     """The trace of a thread, and how it records: with history or not, up to how many values.
 
