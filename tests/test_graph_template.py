@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from plan_interpreter import run_plan
 
 from treadle.base import dtype as dt
+from treadle.graph.formulas import Sample
 from treadle.graph.plan import Plan, show
 from treadle.graph.structure import ordered, structure
-from treadle.graph.formulas import Sample
 from treadle.graph.template import Family, Template
 from treadle.graph.text import write
 from treadle.ir.key import pattern_key

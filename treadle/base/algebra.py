@@ -58,7 +58,7 @@ class Algebra:
         self._functions: list[Callable[..., Any]] = []
         # For each formula without its constant: the interval that it must lie in.
         self._within: dict[Form, list[int | None]] = {}
-        self._given: list[tuple[int, Symbolic]] = []
+        self._given: list[tuple[int, float]] = []
 
     def symbol(self, value: int, other: int) -> Symbolic:
         """A fresh number, of at least `SMALLEST`."""
@@ -76,7 +76,8 @@ class Algebra:
     def combined(self, operation: str, a: float, b: float) -> Real:
         """An operation on numbers of which one at least varies, as a floating-point number."""
         apply = _REAL[operation]
-        texts, needs = [], []
+        texts: list[str] = []
+        needs: list[Any] = []
         for x in (a, b):
             texts.append(self.text(x) if type(x) in (Real, Symbolic) else repr(x))
             needs += x.needs if type(x) is Real else [x] if type(x) is Symbolic else []

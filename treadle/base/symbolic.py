@@ -17,13 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from treadle.base.algebra import Algebra
 
+    # What they pass for.
+    class _Integer(int): ...
+
+    class _Floating(float): ...
+else:
+    _Integer = _Floating = object
+
 Monomial = tuple[int, ...]
 """Numbers of the atoms that are multiplied, sorted."""
 Form = tuple[tuple[Monomial, int], ...]
 """A sum of `coefficient * monomial`, sorted; the constant's monomial is `()`."""
 
 
-class Symbolic:
+class Symbolic(_Integer):
     """An integer with a formula; equal formulas of an algebra are one object.
 
     `other` is what the number would be for a second set of values, which helps to tell by which
@@ -39,9 +46,7 @@ class Symbolic:
         self.value = value
         self.other = other
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return int
+    __class__ = property(lambda self: int)
 
     def __hash__(self) -> int:
         return hash(self.value)
@@ -159,7 +164,7 @@ class Symbolic:
     bit_length = _decided("bit_length")
 
 
-class Real:
+class Real(_Floating):
     """A floating-point number that varies: a number of a graph, or what sizes were divided into.
 
     Among constants it decides nothing, as it is equal to itself alone. Like `Symbolic` it passes
@@ -174,9 +179,7 @@ class Real:
         self.value = value
         self.needs = needs
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return float
+    __class__ = property(lambda self: float)
 
     def _with(operation: str) -> tuple[Any, Any]:  # type: ignore[misc]
         """An operation and its mirror image, as text and as value."""

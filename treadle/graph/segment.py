@@ -63,7 +63,7 @@ class Segment:
         results: the positions of the results.
     """
 
-    __slots__ = ("arity", "key", "many", "results", "steps")
+    __slots__ = ("arity", "key", "many", "numbers", "results", "steps")
 
     def __init__(
         self, states: Sequence[State], places: Sequence[int], results: Sequence[int], many: bool
@@ -80,6 +80,8 @@ class Segment:
                 raise Unsuitable("it depends on more than its inputs") from None
             local[state.pos] = self.arity + j
             self.steps.append(Step(state, inputs, sizes_of(state.node)))
+        # Those of its values that are Python numbers.
+        self.numbers = [i for i, step in enumerate(self.steps) if step.node.op is INPUT]
         own = {state.pos for state in states}
         if not own.issuperset(results):
             raise Unsuitable("a result is an input")
@@ -145,7 +147,7 @@ class Segments:
         refused: why it cannot be recorded over formulas, if so.
     """
 
-    __slots__ = ("_known", "_trace", "_templates", "refused")
+    __slots__ = ("_known", "_templates", "_trace", "refused")
 
     def __init__(self) -> None:
         self._known: dict[Sizes, tuple[Segment, Numbers]] = {}
@@ -354,7 +356,26 @@ class Skipped(State):
     needs = _expanded("needs")
 
 
-_INPUTS: Final[Any] = Node.inputs
+_INPUTS: Final[Any] = Node.__dict__["inputs"]
+
+
+def inputs_along(state: State) -> list[State | Value]:
+    """The inputs of a trace in order; spans stay as they are."""
+    out: list[State | Value] = []
+    each: State | None = state
+    while each is not None and each.pos >= 0:
+        span = each.span
+        if span is None:
+            if each.node is not None and each.node.op is INPUT:
+                out.append(each)
+            each = each.parent
+            continue
+        base, steps = span.start.pos + 1, span.segment.steps
+        for i in reversed(span.segment.numbers):
+            out.append(Value(base + i, steps[i].node, steps[i].needs))
+        each = span.start
+    out.reverse()
+    return out
 
 
 def segment_key(

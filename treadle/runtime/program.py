@@ -168,18 +168,18 @@ class Program:
 def _flat(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any]:
     """The params of all launches in order, and their records with the places of their params."""
     if any(type(launch) is Repeat for launch in launches):
-        params, records, _ = _table(launches)
-        return array("q", params.tobytes()), array("q", records.tobytes())
-    words: list[int] = []
-    entries: list[int] = []
+        whole = _table(launches)
+        return array("q", whole[0].tobytes()), array("q", whole[1].tobytes())
+    params: list[int] = []
+    records: list[int] = []
     for number, launch in enumerate(launches):
-        assert type(launch) is Launch
+        assert isinstance(launch, Launch)
         kernel, mine, tasks, grain, _ = launch
         if grain < 1 or tasks < 0:
             raise ValueError(f"launch {number} has {tasks} tasks in grains of {grain}")
-        entries += (kernel, len(words), tasks, grain, 0)
-        words += mine
-    return array("q", words), array("q", entries)
+        records += (kernel, len(params), tasks, grain, 0)
+        params += mine
+    return array("q", params), array("q", records)
 
 
 def _table(launches: Sequence[Launch | Repeat]) -> tuple[Any, Any, Any]:

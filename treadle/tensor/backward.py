@@ -1,4 +1,4 @@
-"""Backward passes of traces of one structure: recorded over formulas, and taken as one transition."""
+"""Backward passes of traces of one structure: recorded over formulas, taken as one transition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Passes:
 
 def taken(trace: Trace, root: int) -> Shortcut | None:
     """The backward pass from a value of a trace, if it is known for its structure and sizes."""
-    if trace.sources is not None or trace.formulas:
+    if trace.formulas:
         return None
     passes = form_of(trace.state).backward.get(root)
     if passes is None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from weakref import ref
 
-from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace
+from treadle.graph.capture import CONSTANT, DERIVED, LEAF, State, Trace, Value
+from treadle.graph.segment import inputs_along
 from treadle.runtime.frame import Frame
 from treadle.runtime.profile import active
 from treadle.tensor.inplace import hold_again
@@ -51,10 +52,10 @@ class Recording:
         self.freed = list(trace.freed)
         self.callbacks = capture.callbacks
         self.submits = capture.submits
-        self.leaves: list[tuple[Any, int, Any, Any, State]] = []
-        self.writes: list[tuple[Any, State]] = []
-        self.grads: list[tuple[Any, State]] = []
-        self.result: list[State | None] = []
+        self.leaves: list[tuple[Any, int, Any, Any, State | Value]] = []
+        self.writes: list[tuple[Any, Value]] = []
+        self.grads: list[tuple[Any, Value]] = []
+        self.result: list[Value | None] = []
         self.tree: Any = None
         self.direct: Replay | None = None
 
@@ -207,10 +208,9 @@ class Compiled:
     def _recording(
         self, trace: Trace, capture: Capture, values: list[Any], result: Any, before: Any
     ) -> Recording | None:
-        states = trace.state.path()
         known = Recording(trace, capture)
         place = {id(t): i for i, t in enumerate(values) if isinstance(t, Lazy)}
-        inputs = [s for s in states if s.node is not None and s.node.op.kind == "input"]
+        inputs = inputs_along(trace.state)
         used: dict[int, Any] = {}
         for i, (state, value) in enumerate(zip(inputs, trace.leaves, strict=True)):
             source = (trace.sources or {}).get(i)
@@ -226,21 +226,21 @@ class Compiled:
                 if id(t) in place:
                     self._refuse("it writes to an argument in place")
                     return None
-                known.writes.append((t, states[t._pos]))
-            elif id(t) not in returned and not self._is_gradient(t, used, known, states):
+                known.writes.append((t, _value(t)))
+            elif id(t) not in returned and not self._is_gradient(t, used, known):
                 self._refuse("it makes a tensor that outlives the call and is not returned")
                 return None
-        known.result = [states[t._pos] if isinstance(t, Lazy) and t._trace is trace else None
+        known.result = [_value(t) if isinstance(t, Lazy) and t._trace is trace else None
                         for t in outputs]  # fmt: skip
         if any(isinstance(t, Lazy) and t._trace is not trace for t in outputs):
             self._refuse("it returns a tensor that it did not compute")
             return None
         return known
 
-    def _is_gradient(self, t: Any, used: dict[int, Any], known: Recording, states: Any) -> bool:
+    def _is_gradient(self, t: Any, used: dict[int, Any], known: Recording) -> bool:
         for leaf in used.values():
             if leaf._grad is t:
-                known.grads.append((leaf, states[t._pos]))
+                known.grads.append((leaf, _value(t)))
                 return True
         return False
 
@@ -260,6 +260,10 @@ class Compiled:
                 name = what[i] if i < len(what) else f"argument {i - len(what)}"
                 return f"{name} changed: {old!r} -> {new!r}"
         return "the number of arguments changed"
+
+
+def _value(t: Any) -> Value:
+    return Value(t._pos, t._node, t._needs)
 
 
 def _arguments(args: tuple[Any, ...]) -> tuple[list[Any], Any]:

@@ -35,6 +35,10 @@ from treadle.tensor.recorder import (
 )
 from treadle.tensor.retrace import retraced
 
+__all__ = [
+    "Capture", "Lazy", "Recorder", "concrete", "hold", "recorder", "tensor_class", "walking",
+]  # fmt: skip
+
 LOCK: Final = threading.RLock()
 """Held while anything runs. Recording needs no lock: a trace is written by its own thread only."""
 
@@ -251,8 +255,7 @@ def _taken(
     positions: tuple[int, ...],
 ) -> Shortcut | None:
     """The shortcut for a composite that was recorded elsewhere, on inputs of the same types."""
-    if trace.sources is not None or trace.formulas:
-        # While a function is compiled it matters where each number comes from.
+    if trace.formulas:
         return None
     known = family.find(sizes)
     if known is None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Any, Final
 
-from treadle.graph.capture import CONSTANT, DERIVED, State, Trace
+from treadle.graph.capture import CONSTANT, DERIVED, State, Trace, Value
 from treadle.runtime.buffer import Buffer
 from treadle.runtime.execute import counts
 from treadle.runtime.frame import Frame
 from treadle.tensor.record import concrete
 
-Leaf = tuple[Any, int, Any, Any, State]
+Leaf = tuple[Any, int, Any, Any, State | Value]
 """An input: (tensor, index of the argument, function, value, state)."""
 
 
@@ -58,7 +58,7 @@ class Replay:
 
     def __init__(
         self, frame: Frame, leaves: Sequence[Leaf], writes: Sequence[tuple[Any, int]],
-        grads: Sequence[tuple[Any, int, State]], result: Sequence[tuple[int, State] | None],
+        grads: Sequence[tuple[Any, int, Value]], result: Sequence[tuple[int, Value] | None],
         taken: Sequence[tuple[int, int]], donated: Sequence[int], history: Trace,
     ) -> None:  # fmt: skip
         self._frame: Final = frame
@@ -160,7 +160,7 @@ class Replay:
                     continue
             leaf._grad = None
 
-    def _value(self, buffer: Any, state: State) -> Any:
+    def _value(self, buffer: Any, state: Value) -> Any:
         t = concrete(buffer, state.node, state.needs)
         if state.needs == DERIVED:
             t._trace, t._pos = self._history, state.pos

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, prod
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from treadle.codegen.contract.address import TABLE_SLACK
 from treadle.codegen.contract.coalesce import coalesce
@@ -91,7 +91,7 @@ def _winograd(
 
 
 @lru_cache(1 << 12)
-def _unsized(contraction: Contraction, target: Machine) -> tuple[Layout, Tile]:
+def _unsized(contraction: Contraction, target: Any) -> tuple[Layout, Tile]:
     """What does not depend on the sizes of a contraction."""
     return Layout(contraction), choose(target, contraction.accumulator)
 
@@ -104,7 +104,8 @@ class _Planner:
     ) -> None:
         self.c = contraction
         self.processors = processors
-        self.layout, self.tile = _unsized(contraction, target)
+        shared: Any = target
+        self.layout, self.tile = _unsized(contraction, shared)
         self.sizes = coalesce(self.layout, sizes)
         self.numbers = dict.fromkeys(NUMBERS, 0)
 
