@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_plan import run_natively
+from native_plan import run_natively, to_buffer
 
 from treadle.base import dtype as dt
 from treadle.graph import loops
@@ -19,6 +19,7 @@ from treadle.ops.reduce import total
 from treadle.ops.reference import evaluate
 from treadle.ops.table import input_node
 from treadle.ops.view import expand
+from treadle.runtime.engine import Bound
 
 pytestmark = pytest.mark.usefixtures("checked")
 
@@ -43,6 +44,16 @@ def test_a_row_has_the_same_bits_wherever_it_is() -> None:
     row = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     (got,) = run_natively([total(x, (1,))], [x], [np.tile(row, (37, 1))])
     assert len(set(got.ravel().tolist())) == 1
+
+
+def test_the_last_of_an_odd_number_of_rows_is_added_once_in_place() -> None:
+    x, y = input_node((5, 100), dt.float32), input_node((5, 1), dt.float32)
+    ones = np.ones((5, 100), np.float32)
+    plan = build([add(y, total(x, (1,)))], [x, y], frozenset([1]))
+    assert plan.outputs[0].donated == 1
+    buffers = [to_buffer(ones), to_buffer(ones[:, 0])]
+    (out,) = Bound(plan, [x, y], ()).run(buffers)
+    assert out.view(dt.float32, (5,)).tolist() == [101.0] * 5
 
 
 def test_what_several_passes_read_is_asked_for_once() -> None:

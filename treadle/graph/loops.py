@@ -179,7 +179,7 @@ class _Rows:
                 nest.loop(rows[-1], "serial")
         self.bound = name_values(self.order, [*rows, *self.cols])
         ends = [r.value for r in self.roots if not r.mask & self.mask]
-        if len(ends) > 1:
+        if len(ends) > 1 or self.copies:
             # All that is read is read before anything is written: an output may lie on an input.
             self.bound.update(v for v in ends if v.body is not None)
         scratch = self._scratch(passes)
