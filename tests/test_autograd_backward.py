@@ -170,13 +170,13 @@ def products_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from treadle.runtime import execute
 
     made: list[int] = []
-    original = execute.prepare
+    original = execute.Planned
 
     def counting(outputs: Any, *rest: Any) -> Any:
         made.append(sum(node.op.name == "contract" for node in topological(outputs)))
         return original(outputs, *rest)
 
-    monkeypatch.setattr(execute, "prepare", counting)
+    monkeypatch.setattr(execute, "Planned", counting)
     return made
 
 

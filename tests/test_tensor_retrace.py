@@ -1,4 +1,4 @@
-"""Composites and backward passes on other sizes: what is taken over is what recording anew gives."""
+"""Composites and backward passes on other sizes: what is taken over is what recording gives."""
 
 from __future__ import annotations
 
@@ -108,8 +108,7 @@ CALLS: dict[str, tuple[Call, list[Shape]]] = {
     "windows": (lambda x: f.unfold(x, 3), PICTURES),
     "dropout": (lambda x: f.dropout(x, 0.3), TABLES),
     "attention": (
-        lambda x: f.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], is_causal=True),
-        TEXTS,
+        lambda x: f.scaled_dot_product_attention(*[x[:, None]] * 3, is_causal=True), TEXTS,
     ),
     "cross entropy": (lambda x: f.cross_entropy(x, treadle.zeros(len(x), dtype=treadle.int64)),
                       ROWS),
@@ -121,8 +120,9 @@ CALLS: dict[str, tuple[Call, list[Shape]]] = {
     "squares": (lambda x: f.mse_loss(x, x * 2), TABLES),
     "divergence": (lambda x: f.kl_div(x, x, reduction="batchmean"), TABLES),
     "embedding": (
-        lambda x: f.embedding(treadle.zeros(x.shape, dtype=treadle.int64), _weights(5, 3)) * x[0, 0],
-        TABLES,
+        lambda x: x[0, 0] * f.embedding(
+            treadle.zeros(x.shape, dtype=treadle.int64), _weights(5, 3)
+        ), TABLES,
     ),
 }  # fmt: skip
 

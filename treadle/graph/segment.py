@@ -160,11 +160,13 @@ class Segments:
         known = self._known.get(sizes)
         if known is not None:
             return known
-        for i, template in enumerate(self._templates):
+        templates = self._templates
+        for i, template in enumerate(templates):
             numbers = template.numbers(sizes)
             if numbers is not None:
                 if i:
-                    self._templates.insert(0, self._templates.pop(i))
+                    # A new list: other threads may be looking through this one.
+                    self._templates = [template, *templates[:i], *templates[i + 1 :]]
                 return template.segment, numbers
         return None
 
@@ -186,7 +188,7 @@ class Segments:
     def _generalise(
         self, sizes: Sizes, segment: Segment, numbers: Numbers, retrace: Retrace
     ) -> None:
-        samples = [s for s in self._known if len(s) == len(sizes)]
+        samples = [s for s in list(self._known) if len(s) == len(sizes)]
         if len(self._templates) >= TEMPLATES_AT_MOST or not samples:
             return
         before = min(samples, key=lambda s: len(varying(sizes, s)))
@@ -200,7 +202,7 @@ class Segments:
             self.refused = str(error)
             return
         template.segment = segment
-        self._templates.insert(0, template)
+        self._templates = [template, *self._templates]
 
 
 class Span:

@@ -41,7 +41,10 @@ def taken(trace: Trace, root: int) -> Shortcut | None:
     if known is None:
         return None
     segment, numbers = known
-    leaves, visited = passes.ends[segment]
+    ends = passes.ends.get(segment)
+    if ends is None:
+        return None
+    leaves, visited = ends
     found = Span(segment, numbers, trace.state, None).shortcut(numbers[1])
     found.result = list(zip(leaves, found.result, strict=True)), visited
     return found
@@ -73,7 +76,10 @@ def learn(
     passes = form.backward.setdefault(root, Passes())
 
     def retrace(other: Sizes, vary: frozenset[int]) -> Template:
-        sample = Sample(other, passes.shapes[other])
+        shapes = passes.shapes.get(other)
+        if shapes is None:
+            raise Unsuitable("the pass before is still being recorded")
+        sample = Sample(other, shapes)
         return _retraced(before, root, sizes, sample, vary, again, ends)
 
     passes.segments.learn(trace, sizes, segment, numbers_of(states, gradients, scalars), retrace)
