@@ -20,7 +20,7 @@ STEPS = 10
 SLACK = 1e3
 """A trajectory multiplies rounding: of a step it is the bound of the op table, of ten this."""
 
-ROUNDED = {"Muon": 3e8}
+ROUNDED = {"Muon": 2e9}
 """Of optimisers that compute in bfloat16, where each order of a sum rounds differently: times the
 learning rate."""
 
