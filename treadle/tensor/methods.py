@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from treadle.tensor import (
     arithmetic,
@@ -70,6 +70,11 @@ def attach(cls: type) -> None:
     cls.inverse = linalg.inv  # type: ignore[attr-defined]
     cls.svd = linalg.svd_of_columns  # type: ignore[attr-defined]
     cls.pinverse = linalg.pinv  # type: ignore[attr-defined]
-    cls.polygamma = lambda self, n: elementary.polygamma(n, self)  # type: ignore[attr-defined]
+    cls.polygamma = _polygamma  # type: ignore[attr-defined]
     for name, method in inplace.methods().items():
         setattr(cls, name, method)
+
+
+def _polygamma(self: Any, n: int) -> Any:
+    """`treadle.special.polygamma(n, self)`: the derivative number n of `digamma`."""
+    return elementary.polygamma(n, self)
