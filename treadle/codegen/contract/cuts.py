@@ -14,8 +14,11 @@ from typing import Final, NamedTuple
 from treadle.codegen.contract.layout import DIRECT, LOCAL, SHARED
 from treadle.codegen.contract.tile import Tile
 
-_PANEL_BYTES: Final = 64 << 10
+_PANEL_BYTES: Final = 128 << 10
 """A panel of B stays in the second-level cache, from where it streams, while rows of A pass."""
+_FEW_ROWS: Final = 256
+"""Rows up to which panels are half as deep: blocks of A are then higher, and B is passed less
+often. With more rows, summing up twice costs more than that saves."""
 _A_BYTES: Final = 192 << 10
 """A block of A stays there too while panels of B pass."""
 _B_BYTES: Final = 4 << 20
@@ -84,12 +87,13 @@ def cut(p: Problem, tile: Tile, processors: int) -> Cuts:
     enough = _worth_packing(p)
     pack_a = not p.a_in_place or p.n >= enough
     scattered = (direct and not p.b_in_panels) or not (pack_a or p.a_along)
-    slices, k_block = 1, _depth(p.k, tile, scattered)
+    most = _deepest(p, tile, scattered)
+    slices, k_block = 1, _depth(p.k, most)
     m_blocks, n_blocks = _blocks(p, tile, k_block)
     wanted = ceil(min(_TASKS, p.batches * p.m * p.n * p.k // _TASK) / p.batches)
     if m_blocks * n_blocks < wanted and p.k >= _LONG * max(p.m, p.n):
         slices = max(1, min(ceil(wanted / (m_blocks * n_blocks)), p.k // _SLICE))
-        k_block = _depth(ceil(p.k / slices), tile, scattered)
+        k_block = _depth(ceil(p.k / slices), most)
     wanted = min(wanted, ceil(_EACH * processors / p.batches))
     if slices == 1 and m_blocks * n_blocks < wanted:
         m_blocks, n_blocks = _more_blocks(p, tile, m_blocks, n_blocks, wanted)
@@ -156,9 +160,16 @@ def _shared_evenly(p: Problem, tile: Tile, m_blocks: int, others: int, processor
     return min(counts, key=lambda blocks: (longest(blocks), abs(blocks - m_blocks)))
 
 
-def _depth(k: int, tile: Tile, scattered: bool) -> int:
+def _deepest(p: Problem, tile: Tile, scattered: bool) -> int:
+    """The most of k in a block."""
+    if scattered:
+        return _SCATTERED
+    panel = _PANEL_BYTES if p.m > _FEW_ROWS else _PANEL_BYTES // 2
+    return panel // (tile.width * tile.itemsize)
+
+
+def _depth(k: int, most: int) -> int:
     """Blocks of k, all of nearly the same depth."""
-    most = _SCATTERED if scattered else _PANEL_BYTES // (tile.width * tile.itemsize)
     return up(max(1, ceil(k / max(1, ceil(k / most)))), 8)
 
 
