@@ -4,7 +4,7 @@
 TORCH = torch==2.13.0
 
 test:
-	uv run pytest
+	uv run pytest -n auto
 
 # Against PyTorch, which is installed into the project's environment when it is not there yet.
 parity:
